@@ -1,0 +1,108 @@
+"""d4k: fine-tune latent diffusion models at 4K, generate 4096x4096 images, and measure honestly.
+
+The public names are loaded on first use, so `import d4k` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d4k.errors import (
+        CheckpointError,
+        ConfigError,
+        D4KError,
+        DataError,
+        OutputError,
+        PluginError,
+        UnknownNameError,
+    )
+    from d4k.hookspecs import hookimpl
+    from d4k.pipeline import Pipeline
+    from d4k.plugins import create
+    from d4k.protocols import (
+        Backbone,
+        Conditioning,
+        Dataset,
+        FlowStep,
+        LatentSpec,
+        Loss,
+        Metric,
+        Sample,
+        SamplingDefaults,
+        Score,
+    )
+    from d4k.training import Run
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Pipeline": "pipeline",
+    "Run": "training",
+    "create": "plugins",
+    "hookimpl": "hookspecs",
+    **dict.fromkeys(
+        [
+            "CheckpointError",
+            "ConfigError",
+            "D4KError",
+            "DataError",
+            "OutputError",
+            "PluginError",
+            "UnknownNameError",
+        ],
+        "errors",
+    ),
+    **dict.fromkeys(
+        [
+            "Backbone",
+            "Conditioning",
+            "Dataset",
+            "FlowStep",
+            "LatentSpec",
+            "Loss",
+            "Metric",
+            "Sample",
+            "SamplingDefaults",
+            "Score",
+        ],
+        "protocols",
+    ),
+}
+
+__all__ = [
+    "Backbone",
+    "CheckpointError",
+    "Conditioning",
+    "ConfigError",
+    "D4KError",
+    "DataError",
+    "Dataset",
+    "FlowStep",
+    "LatentSpec",
+    "Loss",
+    "Metric",
+    "OutputError",
+    "Pipeline",
+    "PluginError",
+    "Run",
+    "Sample",
+    "SamplingDefaults",
+    "Score",
+    "UnknownNameError",
+    "create",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'd4k' has no attribute {name!r}")
+    value = getattr(import_module(f"d4k.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,54 @@
+"""The hooks a plugin may implement. Each takes one callback and registers names with it; nothing is imported."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pluggy
+
+__all__ = ["API_VERSION", "Register", "RegisterCheckpoint", "hookimpl"]
+
+API_VERSION = 1
+"""A plugin module may set `D4K_API = 1`; another number than this one is refused."""
+
+hookspec = pluggy.HookspecMarker("d4k")
+hookimpl = pluggy.HookimplMarker("d4k")
+
+
+class Register(Protocol):
+    """`register("wavelet", "d4k_wavelet.loss:WaveletLoss", summary="one line")`."""
+
+    def __call__(self, name: str, target: str, *, summary: str) -> None:
+        """Claim `name` for the attrs class at `target` ("module:attribute")."""
+
+
+class RegisterCheckpoint(Protocol):
+    """`register("tiny-sd3", backbone="sd3", source="/a/folder/or/hub-id", summary="one line")`."""
+
+    def __call__(self, name: str, *, backbone: str, source: str, summary: str) -> None:
+        """Claim `name` for a model: a registered backbone and where its weights are."""
+
+
+@hookspec
+def register_backbones(register: Register) -> None:
+    """Register diffusion models that satisfy `d4k.Backbone`."""
+
+
+@hookspec
+def register_losses(register: Register) -> None:
+    """Register training objectives that satisfy `d4k.Loss`."""
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Register sources of captioned pictures that satisfy `d4k.Dataset`."""
+
+
+@hookspec
+def register_metrics(register: Register) -> None:
+    """Register measurements of images that satisfy `d4k.Metric`."""
+
+
+@hookspec
+def register_checkpoints(register: RegisterCheckpoint) -> None:
+    """Register short names for models: a backbone and a local folder or Hub id."""

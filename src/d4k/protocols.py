@@ -1,0 +1,265 @@
+"""What d4k is made of: four protocols, and the frozen values that pass between them.
+
+Read this page and you know the system. Legend of the shapes:
+
+    B batch · C latent channels · H W pixels · h w latent rows and columns
+
+Pixels are RGB. In flight through a model they are float in [-1, 1]; in a metric they are uint8. `sigma` is the noise
+level in [0, 1]: 0 is the picture, 1 is noise (Liu et al., "Flow Straight and Fast", arXiv 2209.03003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
+
+from attrs import Factory, field, frozen
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = [
+    "Backbone",
+    "Conditioning",
+    "Dataset",
+    "FlowStep",
+    "LatentSpec",
+    "Loss",
+    "Metric",
+    "Need",
+    "Sample",
+    "SamplingDefaults",
+    "Score",
+]
+
+Need: TypeAlias = Literal["image", "file", "prompt", "reference"]
+"""What a metric may ask for: pixels, the file they came from, the prompt, or a reference picture."""
+
+
+@frozen(eq=False)
+class FlowStep:
+    """One step of rectified flow, as a loss sees it.
+
+    Args:
+        clean: the latent of the picture, (B, C, h, w).
+        noise: standard normal noise of the same shape.
+        sigma: noise level of each sample, (B,), in [0, 1].
+        noisy: `(1 - sigma) * clean + sigma * noise`; computed when left out.
+
+    Source: SD3, Esser et al. 2024, arXiv 2403.03206, section 2.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    noisy: Tensor = Factory(lambda self: _mix(self.clean, self.noise, self.sigma), takes_self=True)
+
+    @property
+    def velocity(self) -> Tensor:
+        """What the model should predict: `noise - clean`, (B, C, h, w)."""
+        return self.noise - self.clean
+
+
+def _mix(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    level = sigma.reshape(-1, 1, 1, 1)
+    return (1 - level) * clean + level * noise
+
+
+@frozen
+class Sample:
+    """One picture of a dataset, not yet opened.
+
+    Args:
+        id: unique within its dataset; readable in an error message.
+        caption: what the picture shows.
+        source: a path, or a callable that opens a binary stream.
+    """
+
+    id: str
+    caption: str
+    source: Path | Callable[[], BinaryIO]
+
+
+@frozen
+class Score:
+    """What a metric says of a set of images.
+
+    Args:
+        metric: registered name, e.g. `"glcm"`.
+        value: the figure.
+        unit: e.g. `"bits"`, empty for a plain number.
+        count: how many images it rests on.
+        higher_is_better: direction; None where neither is better.
+        settings: the options that produced it.
+        details: further figures of the same measurement, by name.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    count: int
+    higher_is_better: bool | None
+    settings: Mapping[str, Any] = field(factory=dict)
+    details: Mapping[str, float] = field(factory=dict)
+
+
+@frozen
+class LatentSpec:
+    """The latent space of a backbone.
+
+    Args:
+        channels: C.
+        downscale: pixels a latent row or column stands for (8, 16, 32).
+        patch: latent rows or columns that make one token side.
+        max_size: longest side in pixels that the positions cover; None where there is no limit.
+    """
+
+    channels: int
+    downscale: int
+    patch: int
+    max_size: int | None = None
+
+    @property
+    def granularity(self) -> int:
+        """Width and height must be multiples of this many pixels."""
+        return self.downscale * self.patch
+
+
+@frozen
+class SamplingDefaults:
+    """What a backbone samples with when the user does not say.
+
+    Args:
+        size: width and height in pixels.
+        steps: Euler steps.
+        guidance: scale of the guidance.
+    """
+
+    size: int
+    steps: int
+    guidance: float
+
+
+@frozen(eq=False)
+class Conditioning:
+    """Encoded prompts: named tensors, each with the batch first. Only the backbone that made it reads the names."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        """The number of prompts, B."""
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Conditioning:
+        """The prompts at `rows`, as a Conditioning."""
+        return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
+
+    def to(self, *, device: Any = None, dtype: torch.dtype | None = None) -> Conditioning:
+        """A copy on `device`, floating-point tensors in `dtype`."""
+        return Conditioning(
+            {
+                name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A latent diffusion model: text encoders, autoencoder, denoiser and scheduler behind one calling convention.
+
+    An implementation is an attrs class whose fields are its options. Its first field is `source`: a local folder in
+    the diffusers layout, or a Hub id. Nothing is read before `load`.
+    """
+
+    source: str
+
+    @property
+    def latent(self) -> LatentSpec:
+        """The latent space. Known after `load`."""
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """Size, steps and guidance to sample with. Known after `load`."""
+
+    @property
+    def trainable(self) -> torch.nn.Module:
+        """The denoiser. Settable, so that it can be wrapped for several processes."""
+
+    @trainable.setter
+    def trainable(self, module: torch.nn.Module) -> None: ...
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Read the weights from `source`.
+
+        Raises:
+            CheckpointError: something is missing or unreadable; the message names it.
+        """
+
+    def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
+        """Encode B prompts; with `negative`, also what classifier-free guidance steers away from."""
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), scaled to about unit variance; deterministic."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents (B, C, h, w) to pixels (B, 3, H, W), about in [-1, 1]."""
+
+    def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None) -> Tensor:
+        """Predict `noise - clean`.
+
+        Args:
+            noisy: (B, C, h, w).
+            sigma: (B,), in [0, 1].
+            conditioning: of the B prompts.
+            guidance: scale; None is what training uses (no classifier-free guidance, the usual embedded scale).
+        """
+
+    def scheduler(self, steps: int, height: int, width: int) -> Any:
+        """A diffusers flow-matching scheduler with its timesteps set for an image of this size in pixels."""
+
+    def save(self, folder: Path) -> None:
+        """Write the whole model in the diffusers layout."""
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What fine-tuning minimises."""
+
+    def __call__(self, velocity: Tensor, step: FlowStep) -> Tensor:
+        """Compare a predicted velocity (B, C, h, w) with a step. Returns (B,) float32, not reduced over the batch."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Captioned pictures by index, opened late."""
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Picture `index`; IndexError past the end."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """The torchmetrics contract, plus what it needs to see.
+
+    `update` is called with one keyword per need: `image` and `reference` are uint8 (B, 3, H, W), `file` is a list of
+    B paths, `prompt` a list of B strings. Pictures of unequal size come one by one, so B is 1 there.
+    """
+
+    needs: frozenset[Need]
+    higher_is_better: bool | None
+    unit: str
+
+    def update(self, **inputs: Any) -> None:
+        """Take in one batch."""
+
+    def compute(self) -> Any:
+        """The score of everything since `reset`: a number, or a mapping of numbers whose first is the score."""
+
+    def reset(self) -> None:
+        """Forget everything."""
