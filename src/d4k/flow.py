@@ -7,7 +7,8 @@ Source: SD3, Esser et al. 2024, arXiv 2403.03206, sections 2, 3.1 and 5.3.2.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ __all__ = [
     "clean_from_velocity",
     "draw_sigma",
     "per_sample",
+    "resolution_shift",
     "shift_sigma",
     "sigma_weight",
     "velocity_from_clean",
@@ -146,3 +148,24 @@ def sigma_weight(sigma: Tensor, weighting: Weighting) -> Tensor:
     if weighting == "cosmap":
         return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
     raise ConfigError(f"unknown weighting '{weighting}'; allowed: none, sigma-sqrt, cosmap")
+
+
+def resolution_shift(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float:
+    """The `mu` of dynamic shifting: a straight line through (base tokens, base shift) and (max tokens, max shift).
+
+    Args:
+        config: of a diffusers scheduler; absent keys take the published values.
+        tokens: image tokens.
+        max_shift: at the largest number of tokens, where `config` does not say; SD3.5 uses 1.16, FLUX.1 1.15.
+
+    Returns:
+        The logarithm of the shift.
+
+    Source: FLUX.1, https://github.com/black-forest-labs/flux.
+
+    >>> resolution_shift({}, 256)
+    0.5
+    """
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, top = config.get("base_shift", 0.5), config.get("max_shift", max_shift)
+    return float(base + (top - base) * (tokens - low) / (high - low))

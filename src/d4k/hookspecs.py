@@ -18,8 +18,11 @@ hookimpl = pluggy.HookimplMarker("d4k")
 class Register(Protocol):
     """`register("wavelet", "d4k_wavelet.loss:WaveletLoss", summary="one line")`."""
 
-    def __call__(self, name: str, target: str, *, summary: str) -> None:
-        """Claim `name` for the attrs class at `target` ("module:attribute")."""
+    def __call__(self, name: str, target: str, *, summary: str, pipelines: tuple[str, ...] = ()) -> None:
+        """Claim `name` for the attrs class at `target` ("module:attribute").
+
+        A backbone also says which `_class_name`s of a `model_index.json` it loads, in `pipelines`.
+        """
 
 
 class RegisterCheckpoint(Protocol):

@@ -114,11 +114,11 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
 
 
 def _register(into: Registry, kind: Kind, plugin: str, version: str) -> Callable[..., None]:
-    def register(name: str, target: str, *, summary: str) -> None:
+    def register(name: str, target: str, *, summary: str, pipelines: tuple[str, ...] = ()) -> None:
         module, _, attribute = target.partition(":")
         if not (module and attribute):
             raise PluginError(f"{kind} '{name}' has the target '{target}'; it must be \"module:attribute\"")
-        into.add(Entry(kind, name, target, summary, plugin, version))
+        into.add(Entry(kind, name, target, summary, plugin, version, pipelines=pipelines))
 
     return register
 

@@ -27,6 +27,7 @@ class Entry:
         plugin: distribution that registered it.
         version: of that distribution.
         backbone: for a checkpoint, the name of its backbone.
+        pipelines: for a backbone, the diffusers pipelines it loads.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Entry:
     plugin: str
     version: str
     backbone: str = ""
+    pipelines: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import the target.

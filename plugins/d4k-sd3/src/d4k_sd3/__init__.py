@@ -1,0 +1,16 @@
+"""Stable Diffusion 3 and 3.5 as a d4k backbone."""
+
+from __future__ import annotations
+
+from d4k import hookimpl
+
+
+@hookimpl
+def register_backbones(register):  # type: ignore[no-untyped-def]
+    """Register `sd3`."""
+    register(
+        "sd3",
+        "d4k_sd3.backbone:SD3Backbone",
+        summary="Stable Diffusion 3 and 3.5 (MMDiT, three text encoders, classifier-free guidance)",
+        pipelines=("StableDiffusion3Pipeline",),
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.converters import optional
 from d4k import D4KError, Sample
 
 
@@ -95,3 +96,38 @@ def photo_folder() -> Path:
     if spec is None or spec.origin is None:
         raise D4KError("sample-photos needs scikit-image, which carries the pictures: pip install scikit-image")
     return Path(spec.origin).parent / "data"
+
+
+@frozen
+class SamplePhotos:
+    """The sample photographs as a dataset.
+
+    Args:
+        names: ids of the photographs to take, such as `["chelsea", "coffee"]`; None takes all.
+
+    >>> SamplePhotos(names=["chelsea"])[0].caption
+    'a tabby cat'
+    """
+
+    names: tuple[str, ...] | None = field(default=None, converter=optional(tuple))
+
+    @names.validator
+    def _check_names(self, attribute: object, value: tuple[str, ...] | None) -> None:  # noqa: ARG002
+        known = [photo.id for photo in PHOTOS]
+        for name in value or ():
+            if name not in known:
+                raise ValueError(f"names must be among {', '.join(known)}; got '{name}'")
+
+    @property
+    def photos(self) -> tuple[Photo, ...]:
+        """The chosen photographs, in the order of `PHOTOS`."""
+        return tuple(photo for photo in PHOTOS if self.names is None or photo.id in self.names)
+
+    def __len__(self) -> int:
+        """The number of photographs."""
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Photograph `index`."""
+        photo = self.photos[index]
+        return Sample(photo.id, photo.caption, photo_folder() / photo.file_name)

@@ -1,0 +1,171 @@
+"""FLUX.1 behind d4k's calling convention; the diffusers pipeline does the text and the weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from attrs import define, field
+from attrs.validators import ge, in_, instance_of, optional
+from d4k import Conditioning, LatentSpec, SamplingDefaults
+from d4k.autoencoder import decode, encode
+from d4k.checkpoint import load_pipeline
+from d4k.flow import resolution_shift
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from torch import Tensor
+
+__all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
+
+PATCH = 2
+
+
+@define(eq=False)
+class FluxBackbone:
+    """FLUX.1: double and single blocks, rotary positions, T5 and a pooled CLIP, guidance as an input of the model.
+
+    Args:
+        source: folder in the diffusers layout, or a Hub id.
+        positions: `native` counts tokens, as diffusers does; `interpolate` squeezes the positions of larger images
+            into the range the model was trained on.
+        trained_size: pixels a side the model was trained at; None is what diffusers draws by default.
+        text_tokens: T5 tokens, at most what its tokenizer allows; None is 512, diffusers' default.
+        steps: Euler steps to sample with by default.
+        guidance: embedded scale, in training and to sample with by default.
+
+    Source: Black Forest Labs, FLUX.1, https://github.com/black-forest-labs/flux.
+    """
+
+    source: str = field(validator=instance_of(str))
+    positions: str = field(default="native", validator=in_(("native", "interpolate")))
+    trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    steps: int = field(default=50, validator=[instance_of(int), ge(1)])
+    guidance: float = field(default=3.5, converter=float, validator=ge(0))
+    pipeline: Any = field(default=None, init=False, repr=False)
+    _trainable: Any = field(default=None, init=False, repr=False)
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Read the weights; see `d4k.Backbone.load`."""
+        self.attach(load_pipeline(FluxPipeline, self.source, dtype).to(device))
+
+    def attach(self, pipeline: FluxPipeline) -> None:
+        """Use a pipeline that is already in memory."""
+        self.pipeline = pipeline
+        self._trainable = pipeline.transformer
+        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+            part.requires_grad_(False)
+
+    @property
+    def latent(self) -> LatentSpec:
+        """The latent space of the loaded model."""
+        return LatentSpec(self.pipeline.transformer.config.in_channels // PATCH**2, self.pipeline.vae_scale_factor, PATCH)
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """Size, steps and guidance to sample with."""
+        return SamplingDefaults(self._trained_patches * self.latent.granularity, self.steps, self.guidance)
+
+    @property
+    def trainable(self) -> torch.nn.Module:
+        """The transformer, or what it was wrapped in."""
+        module: torch.nn.Module = self._trainable
+        return module
+
+    @trainable.setter
+    def trainable(self, module: torch.nn.Module) -> None:
+        self._trainable = module
+
+    @property
+    def _trained_patches(self) -> int:
+        if self.trained_size is None:
+            return int(self.pipeline.default_sample_size // PATCH)
+        return int(self.trained_size // (self.pipeline.vae_scale_factor * PATCH))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
+        """Encode prompts: `states` (B, N, D) and `pooled` (B, P). A negative prompt has no effect on this backbone."""
+        if negative:
+            warnings.warn("flux has no negative prompt (its guidance is embedded): it is ignored", stacklevel=2)
+        states, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts),
+            None,
+            max_sequence_length=min(self.text_tokens or 512, self.pipeline.tokenizer_2.model_max_length),
+        )
+        return Conditioning({"states": states, "pooled": pooled})
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pixels to latents; see `d4k.autoencoder.encode`."""
+        return encode(self.pipeline.vae, pixels)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents to pixels; see `d4k.autoencoder.decode`."""
+        return decode(self.pipeline.vae, latent)
+
+    def velocity(
+        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+    ) -> Tensor:
+        """Predict the velocity; `guidance` is an input of the model, None is the option of that name."""
+        text = conditioning.tensors
+        scale = None
+        if self.pipeline.transformer.config.guidance_embeds:
+            scale = torch.full_like(sigma, self.guidance if guidance is None else guidance, dtype=torch.float32)
+        height, width = noisy.shape[-2:]
+        tokens = self._trainable(
+            hidden_states=pack(noisy),
+            timestep=sigma,
+            guidance=scale,
+            encoder_hidden_states=text["states"],
+            pooled_projections=text["pooled"],
+            txt_ids=torch.zeros(text["states"].shape[1], 3, device=noisy.device, dtype=noisy.dtype),
+            img_ids=token_positions(height // PATCH, width // PATCH, self._position_step(height, width)).to(noisy),
+            return_dict=False,
+        )[0]
+        return unpack(tokens, height, width)
+
+    def _position_step(self, height: int, width: int) -> float:
+        if self.positions == "native":
+            return 1.0
+        return min(1.0, self._trained_patches * PATCH / (height * width) ** 0.5)
+
+    def scheduler(self, steps: int, height: int, width: int) -> FlowMatchEulerDiscreteScheduler:
+        """A fresh scheduler with its timesteps set, shifted by the number of tokens where the checkpoint asks for it."""
+        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
+        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
+        mu = resolution_shift(scheduler.config, tokens)
+        scheduler.set_timesteps(sigmas=sigmas, device=self.pipeline.device, mu=mu)
+        return scheduler
+
+    def save(self, folder: Path) -> None:
+        """Write the model in the diffusers layout."""
+        self.pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def pack(latent: Tensor) -> Tensor:
+    """Latents (B, C, h, w) to tokens (B, h/2 * w/2, 4 C) of two by two.
+
+    >>> pack(torch.zeros(1, 16, 8, 6)).shape
+    torch.Size([1, 12, 64])
+    """
+    return F.pixel_unshuffle(latent, PATCH).flatten(2).transpose(1, 2)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Inverse of `pack`, for a latent of `height` x `width`."""
+    grid = tokens.transpose(1, 2).unflatten(2, (height // PATCH, width // PATCH))
+    return F.pixel_shuffle(grid, PATCH)
+
+
+def token_positions(rows: int, columns: int, step: float = 1.0) -> Tensor:
+    """Position of each token, (rows * columns, 3) float32: zero, row and column, `step` apart.
+
+    >>> token_positions(1, 2)
+    tensor([[0., 0., 0.],
+            [0., 0., 1.]])
+    """
+    row, column = torch.meshgrid(torch.arange(rows) * step, torch.arange(columns) * step, indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3).float()

@@ -1,0 +1,182 @@
+"""Stable Diffusion 3 behind d4k's calling convention; the diffusers pipeline does the text and the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from attrs import define, field
+from attrs.validators import ge, in_, instance_of, optional
+from d4k import Conditioning, LatentSpec, SamplingDefaults
+from d4k.autoencoder import decode, encode
+from d4k.checkpoint import load_pipeline
+from d4k.flow import resolution_shift
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from torch import Tensor
+
+__all__ = ["SD3Backbone"]
+
+
+@define(eq=False)
+class SD3Backbone:
+    """SD3 and SD3.5: MMDiT with a position table, CLIP-L, CLIP-G and T5, classifier-free guidance.
+
+    Args:
+        source: folder in the diffusers layout, or a Hub id.
+        positions: `native` takes the middle of the position table, as diffusers does, which covers up to
+            `pos_embed_max_size` patches a side; `interpolate` stretches the part of the table that the model was
+            trained on over larger images, so that any size is covered.
+        trained_size: pixels a side the model was trained at; None is what its configuration says.
+        text_tokens: T5 tokens, at most what its tokenizer allows; None is 256, diffusers' default.
+        steps: Euler steps to sample with by default.
+        guidance: scale to sample with by default.
+
+    Source: Esser et al. 2024, arXiv 2403.03206.
+    """
+
+    source: str = field(validator=instance_of(str))
+    positions: str = field(default="native", validator=in_(("native", "interpolate")))
+    trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    steps: int = field(default=28, validator=[instance_of(int), ge(1)])
+    guidance: float = field(default=7.0, converter=float, validator=ge(0))
+    pipeline: Any = field(default=None, init=False, repr=False)
+    _trainable: Any = field(default=None, init=False, repr=False)
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Read the weights; see `d4k.Backbone.load`."""
+        self.attach(load_pipeline(StableDiffusion3Pipeline, self.source, dtype).to(device))
+
+    def attach(self, pipeline: StableDiffusion3Pipeline) -> None:
+        """Use a pipeline that is already in memory."""
+        self.pipeline = pipeline
+        self._trainable = pipeline.transformer
+        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3):
+            if part is not None:
+                part.requires_grad_(False)
+        if self.positions == "interpolate":
+            stretch_positions(pipeline.transformer.pos_embed, self._trained_patches)
+
+    @property
+    def latent(self) -> LatentSpec:
+        """The latent space of the loaded model."""
+        config, downscale = self.pipeline.transformer.config, self.pipeline.vae_scale_factor
+        covered = config.pos_embed_max_size * config.patch_size * downscale
+        limit = covered if self.positions == "native" else None
+        return LatentSpec(config.in_channels, downscale, config.patch_size, limit)
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """Size, steps and guidance to sample with."""
+        size = self._trained_patches * self.latent.granularity
+        return SamplingDefaults(size, self.steps, self.guidance)
+
+    @property
+    def trainable(self) -> torch.nn.Module:
+        """The transformer, or what it was wrapped in."""
+        module: torch.nn.Module = self._trainable
+        return module
+
+    @trainable.setter
+    def trainable(self, module: torch.nn.Module) -> None:
+        self._trainable = module
+
+    @property
+    def _trained_patches(self) -> int:
+        config = self.pipeline.transformer.config
+        if self.trained_size is None:
+            return int(config.sample_size // config.patch_size)
+        return int(self.trained_size // (self.pipeline.vae_scale_factor * config.patch_size))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
+        """Encode prompts: `states` (B, N, D) and `pooled` (B, P), and the same of `negative` where given."""
+        limit = 256 if self.pipeline.tokenizer_3 is None else self.pipeline.tokenizer_3.model_max_length
+        states, negative_states, pooled, negative_pooled = self.pipeline.encode_prompt(
+            list(prompts),
+            None,
+            None,
+            do_classifier_free_guidance=negative is not None,
+            negative_prompt=None if negative is None else [negative] * len(prompts),
+            max_sequence_length=min(self.text_tokens or 256, limit),
+        )
+        tensors = {"states": states, "pooled": pooled}
+        if negative is not None:
+            tensors |= {"negative_states": negative_states, "negative_pooled": negative_pooled}
+        return Conditioning(tensors)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pixels to latents; see `d4k.autoencoder.encode`."""
+        return encode(self.pipeline.vae, pixels)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents to pixels; see `d4k.autoencoder.decode`."""
+        return decode(self.pipeline.vae, latent)
+
+    def velocity(
+        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+    ) -> Tensor:
+        """Predict the velocity; guided when `guidance` is above 1 and the conditioning holds a negative prompt."""
+        text = conditioning.tensors
+        if guidance is None or guidance <= 1 or "negative_states" not in text:
+            return self._predict(noisy, sigma, text["states"], text["pooled"])
+        both = self._predict(
+            torch.cat([noisy, noisy]),
+            torch.cat([sigma, sigma]),
+            torch.cat([text["negative_states"], text["states"]]),
+            torch.cat([text["negative_pooled"], text["pooled"]]),
+        )
+        negative, positive = both.chunk(2)
+        return negative + guidance * (positive - negative)
+
+    def _predict(self, noisy: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
+        output: Tensor = self._trainable(
+            hidden_states=noisy,
+            timestep=sigma * 1000,
+            encoder_hidden_states=states,
+            pooled_projections=pooled,
+            return_dict=False,
+        )[0]
+        return output
+
+    def scheduler(self, steps: int, height: int, width: int) -> FlowMatchEulerDiscreteScheduler:
+        """A fresh scheduler with its timesteps set, shifted by the number of tokens where the checkpoint asks for it."""
+        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
+        mu = resolution_shift(scheduler.config, tokens, max_shift=1.16) if scheduler.config.use_dynamic_shifting else None
+        scheduler.set_timesteps(steps, device=self.pipeline.device, mu=mu)
+        return scheduler
+
+    def save(self, folder: Path) -> None:
+        """Write the model in the diffusers layout."""
+        self.pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def stretch_positions(patch_embed: Any, trained: int) -> None:
+    """Make a diffusers `PatchEmbed` stretch the trained middle of its table over larger images.
+
+    Args:
+        patch_embed: with a `pos_embed` table of (1, max_size**2, D).
+        trained: patches a side of the pretraining images. An image of no more patches is served as before; a larger
+            one of h x w patches samples the table every `trained / sqrt(h * w)` entries, about the same centre.
+    """
+    native = patch_embed.cropped_pos_embed
+
+    def stretched(height: int, width: int) -> Tensor:
+        rows, columns = height // patch_embed.patch_size, width // patch_embed.patch_size
+        step = trained / (rows * columns) ** 0.5
+        if step >= 1:
+            return native(height, width)  # type: ignore[no-any-return]
+        side = patch_embed.pos_embed_max_size
+        table = patch_embed.pos_embed.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        # in grid_sample's units the table's entries lie at (2 i + 1) / side - 1
+        axes = [(torch.arange(n, device=table.device) - (n - 1) / 2) * step * 2 / side for n in (rows, columns)]
+        y, x = torch.meshgrid(*axes, indexing="ij")
+        grid = torch.stack([x, y], -1)[None].float()
+        sampled = F.grid_sample(table.float(), grid, mode="bicubic", padding_mode="border", align_corners=False)
+        return sampled.flatten(2).transpose(1, 2).to(patch_embed.pos_embed.dtype)
+
+    patch_embed.cropped_pos_embed = stretched

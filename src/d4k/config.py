@@ -1,0 +1,318 @@
+"""The settings of a fine-tuning run: frozen classes, TOML in, a resolved copy out.
+
+Every field is a key of the TOML file; a key that does not exist is an error with a suggestion.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import attrs
+from attrs import field, frozen
+
+from d4k.errors import ConfigError, did_you_mean
+from d4k.files import write_text
+
+__all__ = [
+    "Component",
+    "DataSettings",
+    "FlowSettings",
+    "OptimizerSettings",
+    "RunConfig",
+    "ScheduleSettings",
+    "TrainingSettings",
+    "from_mapping",
+    "read_toml",
+    "with_settings",
+    "write_toml",
+]
+
+T = TypeVar("T")
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def whole(minimum: int) -> Validator:
+    """A whole number of at least `minimum`."""
+    return _rule(
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
+        f"a whole number of at least {minimum}",
+    )
+
+
+def number(minimum: float, *, above: bool = False) -> Validator:
+    """A number of at least `minimum`, or above it."""
+    return _rule(
+        lambda value: (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and (value > minimum if above else value >= minimum)
+        ),
+        f"a number {'above' if above else 'of at least'} {minimum:g}",
+    )
+
+
+def one_of(*choices: str) -> Validator:
+    """One of some words."""
+    return _rule(lambda value: value in choices, f"one of {', '.join(choices)}")
+
+
+def text() -> Validator:
+    """A string that is not empty."""
+    return _rule(lambda value: isinstance(value, str) and bool(value), "a string that is not empty")
+
+
+def flag() -> Validator:
+    """True or false."""
+    return _rule(lambda value: isinstance(value, bool), "true or false")
+
+
+def table() -> Validator:
+    """A table of options."""
+    return _rule(lambda value: isinstance(value, Mapping), "a table of options")
+
+
+def optional(rule: Validator) -> Validator:
+    """None, or what `rule` allows."""
+
+    def check(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None:
+            rule(owner, attribute, value)
+
+    return check
+
+
+def _rule(allowed: Callable[[Any], bool], words: str) -> Validator:
+    def check(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
+        if not allowed(value):
+            raise ConfigError(f"{attribute.name} must be {words}, got {value!r}")
+
+    return check
+
+
+@frozen
+class Component:
+    """A registered component by name.
+
+    Args:
+        name: as `d4k plugins` lists it.
+        options: of the component.
+    """
+
+    name: str = field(validator=text())
+    options: Mapping[str, Any] = field(factory=dict, validator=table())
+
+
+@frozen
+class DataSettings:
+    """How pictures are cut.
+
+    Args:
+        width: pixels; None is the backbone's own size.
+        height: pixels; None is the backbone's own size.
+        crop: `center`, or `random` (seeded, new in every epoch).
+        flip: mirror half of the pictures.
+    """
+
+    width: int | None = field(default=None, validator=optional(whole(1)))
+    height: int | None = field(default=None, validator=optional(whole(1)))
+    crop: str = field(default="center", validator=one_of("center", "random"))
+    flip: bool = field(default=False, validator=flag())
+
+
+@frozen
+class FlowSettings:
+    """Which noise levels are trained, and how much each counts; see `d4k.flow`.
+
+    Args:
+        density: `uniform` (Diffusion-4K), `logit-normal` (SD3) or `mode`.
+        mean: of the logit-normal density.
+        std: of the logit-normal density.
+        mode_scale: of the mode density.
+        shift: moves noise levels towards 1; 1 changes nothing.
+        weighting: `none`, `sigma-sqrt` or `cosmap`.
+        guidance: embedded guidance while training; None is the backbone's own.
+    """
+
+    density: str = field(default="logit-normal", validator=one_of("uniform", "logit-normal", "mode"))
+    mean: float = field(default=0.0, validator=number(float("-inf")))
+    std: float = field(default=1.0, validator=number(0, above=True))
+    mode_scale: float = field(default=1.29, validator=number(-1))
+    shift: float = field(default=1.0, validator=number(0, above=True))
+    weighting: str = field(default="none", validator=one_of("none", "sigma-sqrt", "cosmap"))
+    guidance: float | None = field(default=None, validator=optional(number(0)))
+
+
+@frozen
+class OptimizerSettings:
+    """AdamW.
+
+    Args:
+        name: `adamw`, or `adamw-8bit` (needs bitsandbytes).
+        lr: learning rate.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        eps: added to the denominator.
+        weight_decay: decoupled.
+    """
+
+    name: str = field(default="adamw", validator=one_of("adamw", "adamw-8bit"))
+    lr: float = field(default=1e-4, validator=number(0, above=True))
+    beta1: float = field(default=0.9, validator=number(0))
+    beta2: float = field(default=0.999, validator=number(0))
+    eps: float = field(default=1e-8, validator=number(0, above=True))
+    weight_decay: float = field(default=1e-4, validator=number(0))
+
+
+@frozen
+class ScheduleSettings:
+    """Learning-rate schedule of diffusers.
+
+    Args:
+        name: what `diffusers.optimization.get_scheduler` calls it.
+        warmup_steps: steps from zero to the full rate.
+    """
+
+    name: str = field(
+        default="constant",
+        validator=one_of("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+    )
+    warmup_steps: int = field(default=0, validator=whole(0))
+
+
+@frozen
+class TrainingSettings:
+    """The loop.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: pictures of one forward pass, on each process.
+        accumulation: forward passes of one optimizer step.
+        clip: largest norm of the gradient; 0 does not clip.
+        gradient_checkpointing: recompute activations instead of keeping them.
+        precision: `no` (float32), `bf16` or `fp16`; mixed precision of accelerate.
+        caption_dropout: share of captions replaced by the empty one, so that classifier-free guidance keeps working.
+        save_every: steps between checkpoints; 0 saves only at the end.
+    """
+
+    steps: int = field(default=1000, validator=whole(1))
+    batch_size: int = field(default=1, validator=whole(1))
+    accumulation: int = field(default=1, validator=whole(1))
+    clip: float = field(default=1.0, validator=number(0))
+    gradient_checkpointing: bool = field(default=False, validator=flag())
+    precision: str = field(default="no", validator=one_of("no", "bf16", "fp16"))
+    caption_dropout: float = field(default=0.1, validator=number(0))
+    save_every: int = field(default=500, validator=whole(0))
+
+
+@frozen
+class RunConfig:
+    """Everything that defines a run.
+
+    Args:
+        model: a registered checkpoint, a local folder in the diffusers layout, or a Hub id.
+        dataset: what to train on.
+        output_dir: folder of the run; must not exist, or be empty, unless the run is resumed.
+        loss: what to minimise.
+        seed: of crops, noise and noise levels.
+        backbone: options of the model's backbone.
+        data: how pictures are cut.
+        flow: which noise levels are trained.
+        optimizer: AdamW.
+        schedule: of the learning rate.
+        training: the loop.
+    """
+
+    model: str = field(validator=text())
+    dataset: Component
+    output_dir: str = field(validator=text())
+    loss: Component = Component("wavelet")
+    seed: int = field(default=0, validator=whole(0))
+    backbone: Mapping[str, Any] = field(factory=dict, validator=table())
+    data: DataSettings = DataSettings()
+    flow: FlowSettings = FlowSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build a settings class from nested mappings.
+
+    Raises:
+        ConfigError: a key is unknown, missing, or its value is not allowed; the message names the key in full.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where.rstrip('.')} must be a table, got {data!r}")
+    hints, values = get_type_hints(cls), {}
+    known = [f.name for f in attrs.fields(cls)]  # type: ignore[arg-type]
+    for key, value in data.items():
+        if key not in known:
+            raise ConfigError(f"unknown key '{where}{key}'{did_you_mean(key, known)}. Known: {', '.join(known)}.")
+        nested = attrs.has(hints[key]) and not attrs.has(type(value))
+        values[key] = from_mapping(hints[key], value, f"{where}{key}.") if nested else value
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
+    except TypeError as error:
+        absent = [f.name for f in attrs.fields(cls) if f.default is attrs.NOTHING and f.name not in values]  # type: ignore[arg-type]
+        raise ConfigError(f"missing key '{where}{absent[0]}'" if absent else str(error)) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def with_settings(data: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Apply `key=value` settings to nested tables; values are TOML, or else plain strings.
+
+    >>> with_settings({"training": {"steps": 5}}, ["training.steps=10", "loss.name=mse"])
+    {'training': {'steps': 10}, 'loss': {'name': 'mse'}}
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items()}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"cannot read the setting '{setting}'; write it as key=value, e.g. training.steps=100")
+        inner = result
+        *sections, last = key.strip().split(".")
+        for section in sections:
+            below = inner.get(section, {})
+            if not isinstance(below, Mapping):
+                raise ConfigError(f"cannot set '{key.strip()}': '{section}' is a value, not a table")
+            inner[section] = inner = dict(below)
+        inner[last] = _value(value.strip())
+    return result
+
+
+def write_toml(config: Any, path: Path) -> None:
+    """Write a settings class as TOML; None, which TOML lacks, is left out."""
+    import tomli_w
+
+    write_text(path, tomli_w.dumps(_without_none(attrs.asdict(config))))
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value

@@ -1,0 +1,291 @@
+"""The facade: loads a model and generates, trains, evaluates and saves with whatever is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from PIL.Image import Image
+
+from d4k import checkpoint, sampling, training
+from d4k.config import DataSettings, FlowSettings, OptimizerSettings, RunConfig, TrainingSettings, from_mapping
+from d4k.errors import ConfigError, OutputError, UnknownNameError, did_you_mean
+from d4k.evaluation import evaluate
+from d4k.files import atomic_folder
+from d4k.images import to_picture
+from d4k.plugins import create
+from d4k.protocols import Backbone, Dataset, Loss, Metric, Score
+
+__all__ = ["Pipeline", "choose_device", "load_for_run", "metrics_by_name"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SECTIONS = {
+    "data": DataSettings,
+    "flow": FlowSettings,
+    "optimizer": OptimizerSettings,
+    "training": TrainingSettings,
+}
+
+
+class Pipeline:
+    """A loaded model. Make one with `Pipeline.from_pretrained`.
+
+    Attributes:
+        model: as it was asked for.
+        backbone: what does the work.
+    """
+
+    def __init__(self, backbone: Backbone, *, model: str, name: str, options: Mapping[str, Any]) -> None:
+        self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, *, device: str | None = None, dtype: str = "float32", **options: Any
+    ) -> Pipeline:
+        """Load a model.
+
+        Args:
+            model: a registered checkpoint (`d4k plugins` lists them), a local folder in the diffusers layout, the
+                folder of a finished run, or a Hub id. The backbone is detected from `model_index.json`.
+            device: such as "cuda", "cuda:1", "mps" or "cpu"; None takes the first of CUDA, MPS and CPU there is.
+            dtype: of the weights: "float32", "bfloat16" or "float16".
+            options: of the backbone.
+
+        Raises:
+            UnknownNameError: there is no such model or dtype.
+            CheckpointError: the model cannot be read.
+            ConfigError: the backbone has no such option, or there is no such device.
+        """
+        source = checkpoint.find_model(str(model))
+        if dtype not in DTYPES:
+            raise UnknownNameError("dtype", dtype, DTYPES)
+        merged = {**source.options, **options}
+        backbone = create("backbone", source.backbone, source=source.location, **merged)
+        backbone.load(device=choose_device(device), dtype=DTYPES[dtype])
+        return cls(backbone, model=str(model), name=source.backbone, options=merged)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int | Sequence[int] = 0,
+        negative_prompt: str = "",
+        batch_size: int = 1,
+        on_step: Callable[[sampling.SamplingStep], None] | None = None,
+    ) -> list[Image]:
+        """Draw one picture for each prompt.
+
+        Args:
+            prompt: one or several.
+            width: pixels; None is the size the model was trained at.
+            height: likewise.
+            steps: Euler steps; None is the backbone's own.
+            guidance: scale; None is the backbone's own.
+            seed: of every picture, or one for each; with one prompt, several seeds draw several pictures. A picture
+                depends on its own seed only, not on its place or the batch size.
+            negative_prompt: what classifier-free guidance steers away from.
+            batch_size: pictures at a time.
+            on_step: called after every step; see `d4k.sampling.SamplingStep`.
+
+        Returns:
+            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict.
+
+        Raises:
+            ConfigError: a value does not suit the backbone.
+        """
+        defaults = self.backbone.defaults
+        prompts, seeds = _pairs(prompt, seed)
+        recipe = {
+            "model": self.model,
+            "width": defaults.size if width is None else width,
+            "height": defaults.size if height is None else height,
+            "steps": defaults.steps if steps is None else steps,
+            "guidance": defaults.guidance if guidance is None else guidance,
+            "negative_prompt": negative_prompt,
+        }
+        _check_positive(steps=recipe["steps"], batch_size=batch_size)
+        settings = {key: value for key, value in recipe.items() if key != "model"}
+        drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)  # type: ignore[arg-type]
+        pictures = []
+        for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
+            picture = to_picture(tensor)
+            picture.info["d4k"] = {"prompt": text, "seed": number, **recipe, "options": self._options}
+            pictures.append(picture)
+        return pictures
+
+    def train(
+        self,
+        *,
+        dataset: str | Dataset,
+        output_dir: str | Path,
+        loss: str | Loss = "wavelet",
+        steps: int = 1000,
+        dataset_options: Mapping[str, Any] | None = None,
+        loss_options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        on_step: Callable[[int, float], None] | None = None,
+        **settings: Any,
+    ) -> training.Run:
+        """Fine-tune the model in place.
+
+        Args:
+            dataset: registered name, or any `d4k.Dataset`.
+            output_dir: a folder that does not exist or is empty.
+            loss: registered name, or any `d4k.Loss`.
+            steps: optimizer steps.
+            dataset_options: of a dataset given by name.
+            loss_options: of a loss given by name.
+            seed: of crops, noise and noise levels.
+            resume: go on from the newest checkpoint in `output_dir`.
+            on_step: called with each step and its loss.
+            settings: any key of the sections data, flow, optimizer and training of the TOML file, such as `lr=1e-5`,
+                `width=4096`, `batch_size=4`; `schedule="cosine"` names the learning-rate schedule.
+
+        Returns:
+            The finished run.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+            OutputError: `output_dir` is not empty, or cannot be written.
+            DataError: a picture cannot be used.
+        """
+        data: dict[str, Any] = {
+            "model": self.model,
+            "output_dir": str(output_dir),
+            "seed": seed,
+            "backbone": self._options,
+            "dataset": _component(dataset, dataset_options),
+            "loss": _component(loss, loss_options),
+            **_sections({"steps": steps, **settings}),
+        }
+        return self.run(from_mapping(RunConfig, data), dataset=dataset, loss=loss, resume=resume, on_step=on_step)
+
+    def run(
+        self,
+        config: RunConfig,
+        *,
+        dataset: str | Dataset | None = None,
+        loss: str | Loss | None = None,
+        resume: bool = False,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> training.Run:
+        """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
+        chosen = _given(dataset) or create("dataset", config.dataset.name, **config.dataset.options)
+        objective = _given(loss) or create("loss", config.loss.name, **config.loss.options)
+        card = (self._name, self._options)
+        return training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
+
+    def evaluate(
+        self,
+        images: str | Path | Sequence[str | Path],
+        metrics: Sequence[str] | Mapping[str, Metric],
+        *,
+        prompts: Sequence[str] | None = None,
+        reference: str | Path | None = None,
+    ) -> list[Score]:
+        """Measure images; see `d4k.evaluation.evaluate`.
+
+        Args:
+            images: a folder, or files.
+            metrics: registered names, or name -> metric.
+            prompts: one an image.
+            reference: folder with one reference picture for each image.
+        """
+        files = Path(images) if isinstance(images, str | Path) else [Path(image) for image in images]
+        chosen = metrics if isinstance(metrics, Mapping) else metrics_by_name(metrics)
+        return evaluate(files, chosen, prompts=prompts, reference=None if reference is None else Path(reference))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model in the diffusers layout; diffusers' own `from_pretrained` loads it.
+
+        Raises:
+            OutputError: the folder exists and is not empty, or cannot be written.
+        """
+        target = Path(folder)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise OutputError(f"{target} exists and is not empty; name another folder")
+        with atomic_folder(target) as temporary:
+            self.backbone.save(temporary)
+            checkpoint.write_card(temporary, self._name, self._options)
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The named device, or the first of CUDA, MPS and CPU there is.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device '{name}' is not available here; try 'cuda', 'mps' or 'cpu'") from error
+    return device
+
+
+def load_for_run(config: RunConfig, device: str | None = None) -> Pipeline:
+    """The model a configuration names, with the backbone options it gives."""
+    return Pipeline.from_pretrained(config.model, device=device, **config.backbone)
+
+
+def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
+    """Registered metrics with their default options, by name."""
+    return {name: create("metric", name) for name in names}
+
+
+def _pairs(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list[str], list[int]]:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+    if not prompts:
+        raise ConfigError("no prompt was given")
+    if len(prompts) == 1:
+        prompts *= len(seeds)
+    if len(prompts) != len(seeds):
+        raise ConfigError(f"{len(prompts)} prompts, but {len(seeds)} seeds: give one seed, or one for each prompt")
+    if any(not 0 <= number < 2**63 for number in seeds):
+        raise ConfigError(f"seed must be between 0 and 2**63 - 1, got {seeds}")
+    return prompts, seeds
+
+
+def _check_positive(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _component(given: object, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"name": given, "options": dict(options or {})}
+    if options:
+        raise ConfigError(f"options were given beside an object ({type(given).__name__}); set them on the object")
+    return {"name": type(given).__name__}
+
+
+def _given(component: Any) -> Any:
+    return None if component is None or isinstance(component, str) else component
+
+
+def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+    homes = {f.name: section for section, cls in SECTIONS.items() for f in attrs.fields(cls) if f.name != "name"}
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in ("schedule", "warmup_steps"):
+            result.setdefault("schedule", {})["name" if key == "schedule" else key] = value
+        elif key == "optimizer":
+            result.setdefault("optimizer", {})["name"] = value
+        elif key in homes:
+            result.setdefault(homes[key], {})[key] = value
+        else:
+            known = sorted([*homes, "schedule", "warmup_steps", "optimizer"])
+            raise ConfigError(f"unknown setting '{key}'{did_you_mean(key, known)}. Known: {', '.join(known)}.")
+    return result

@@ -1,0 +1,382 @@
+"""Flow-matching fine-tuning of any backbone with any loss, through accelerate.
+
+Everything random in a run is drawn from `seed` and the number of the sample, never from a running state: a run that is
+interrupted and resumed sees the same pictures, crops, noise and noise levels as one that is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from attrs import frozen
+from diffusers.optimization import get_scheduler
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from d4k.checkpoint import latest_state, load_state, save_state, write_card
+from d4k.config import OptimizerSettings, RunConfig, read_toml, write_toml
+from d4k.errors import ConfigError, D4KError, DataError, OutputError
+from d4k.files import atomic_folder, empty_folder, write_text
+from d4k.flow import draw_sigma, sigma_weight
+from d4k.images import Crop, open_picture, to_float, to_tensor
+from d4k.protocols import Backbone, Conditioning, Dataset, FlowStep, Loss
+from d4k.sampling import check_size
+
+__all__ = ["Batch", "Feed", "Run", "read_losses", "train"]
+
+LOSSES = "losses.jsonl"
+CACHED_LATENTS = 256
+CACHED_CAPTIONS = 64
+
+
+@frozen
+class Run:
+    """A finished fine-tuning run.
+
+    Args:
+        output_dir: holds `config.toml`, `losses.jsonl`, `checkpoints/`, `tensorboard/` and `model/`.
+        steps: optimizer steps done.
+        losses: loss of each step.
+    """
+
+    output_dir: Path
+    steps: int
+    losses: tuple[float, ...]
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned model; `Pipeline.from_pretrained` and diffusers load it."""
+        return self.output_dir / "model"
+
+
+@frozen(eq=False)
+class Batch:
+    """What one forward pass is given.
+
+    Args:
+        clean: latents (B, C, h, w).
+        noise: of the same shape.
+        sigma: (B,).
+        conditioning: of the B captions.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    conditioning: Conditioning
+
+
+class Feed:
+    """Pictures and captions of a dataset as encoded batches, by number.
+
+    Args:
+        backbone: loaded.
+        dataset: not empty.
+        config: of the run.
+        device: where the batches go.
+    """
+
+    def __init__(self, backbone: Backbone, dataset: Dataset, config: RunConfig, device: torch.device) -> None:
+        if len(dataset) == 0:
+            raise DataError("the dataset is empty: there is nothing to train on")
+        self.backbone, self.dataset, self.config, self.device = backbone, dataset, config, device
+        size = backbone.defaults.size
+        data = config.data
+        self.crop = Crop(data.height or size, data.width or size, position=data.crop, flip=data.flip)
+        check_size(backbone, self.crop.width, self.crop.height)
+        self.fixed = data.crop == "center" and not data.flip
+        self.latent = lru_cache(CACHED_LATENTS if self.fixed else 0)(self._latent)
+        self.text = lru_cache(CACHED_CAPTIONS)(self._text)
+        self.order = lru_cache(2)(self._order)
+        self.enlarged: set[str] = set()
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of the run, counted over all processes; the same on every call."""
+        size = self.config.training.batch_size
+        items = [self._item(number * size + place) for place in range(size)]
+        clean, noise, sigma, texts = zip(*items, strict=True)
+        names = texts[0].tensors
+        joined = Conditioning({name: torch.cat([text.tensors[name] for text in texts]) for name in names})
+        return Batch(
+            torch.cat(clean).to(self.device, torch.float32),
+            torch.cat(noise).to(self.device),
+            torch.cat(sigma).to(self.device),
+            joined.to(device=self.device),
+        )
+
+    def _item(self, number: int) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
+        epoch, place = divmod(number, len(self.dataset))
+        index = self.order(epoch)[place]
+        flow, seed = self.config.flow, self.config.seed
+        generator = torch.Generator().manual_seed(_seed(seed, "noise", number))
+        sigma = draw_sigma(
+            1,
+            density=flow.density,  # type: ignore[arg-type]
+            mean=flow.mean,
+            std=flow.std,
+            mode_scale=flow.mode_scale,
+            shift=flow.shift,
+            generator=generator,
+        )
+        dropped = torch.rand((), generator=generator).item() < self.config.training.caption_dropout
+        clean = self.latent(index, 0 if self.fixed else epoch)
+        noise = torch.randn(clean.shape, generator=generator)
+        return clean, noise, sigma, self.text("" if dropped else self.dataset[index].caption)
+
+    def _latent(self, index: int, epoch: int) -> Tensor:
+        sample = self.dataset[index]
+        picture = open_picture(sample.source, label=sample.id)
+        self._note_enlarged(sample.id, picture.size)
+        cut = self.crop(picture, _seed(self.config.seed, "crop", epoch * len(self.dataset) + index))
+        return self.backbone.encode_image(to_float(to_tensor(cut))[None])
+
+    def _note_enlarged(self, name: str, size: tuple[int, int]) -> None:
+        if size[0] >= self.crop.width and size[1] >= self.crop.height:
+            return
+        if not self.enlarged:
+            warnings.warn(
+                f"picture '{name}' has {size[0]}x{size[1]} pixels and is enlarged to {self.crop.width}x{self.crop.height}: "
+                "the model learns blur from it. Further ones are only counted.",
+                stacklevel=2,
+            )
+        self.enlarged.add(name)
+
+    def _text(self, caption: str) -> Conditioning:
+        return self.backbone.encode_text([caption])
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, "order", epoch))
+        return torch.randperm(len(self.dataset), generator=generator).tolist()
+
+
+def _seed(seed: int, purpose: str, number: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def train(
+    backbone: Backbone,
+    dataset: Dataset,
+    loss: Loss,
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    card: tuple[str, Mapping[str, Any]] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Run:
+    """Fine-tune the backbone's trainable module.
+
+    Args:
+        backbone: loaded; its trainable module is changed in place.
+        dataset: captioned pictures.
+        loss: from a predicted velocity and a step to (B,).
+        config: of the run; `model`, `dataset` and `loss` in it are names for the record.
+        resume: go on from the newest checkpoint in the output folder.
+        card: backbone name and options, kept beside the saved model.
+        on_step: called with the step and its loss.
+
+    Raises:
+        OutputError: the output folder is not empty, or cannot be written.
+        ConfigError: a setting does not suit the backbone, or differs from that of the run to resume.
+        DataError: a picture cannot be used.
+        D4KError: the loss is not finite.
+    """
+    folder = Path(config.output_dir)
+    state = _open_folder(folder, config, resume)
+    accelerator = _accelerator(config, next(backbone.trainable.parameters()).device)
+    feed = Feed(backbone, dataset, config, accelerator.device)
+    module = backbone.trainable.train()
+    module.requires_grad_(True)
+    if config.training.gradient_checkpointing:
+        module.enable_gradient_checkpointing()  # type: ignore[operator]
+    optimizer = _optimizer(config.optimizer, module)
+    settings = config.training
+    schedule = get_scheduler(config.schedule.name, optimizer, config.schedule.warmup_steps, settings.steps)
+    first = 0 if state is None else load_state(state, module, optimizer, schedule)
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    backbone.trainable = wrapped
+    try:
+        with _Journal(folder, accelerator, settings.steps, first) as journal:
+            for step in range(first + 1, settings.steps + 1):
+                value, norm = _step(accelerator, backbone, loss, feed, config, optimizer, step)
+                schedule.step()
+                journal.add(step, value, norm, schedule.get_last_lr()[0])
+                if settings.save_every and step % settings.save_every == 0 and accelerator.is_main_process:
+                    save_state(folder / "checkpoints", step, module, optimizer, schedule)
+                if on_step is not None:
+                    on_step(step, value)
+    finally:
+        backbone.trainable = module
+        module.eval()
+    if accelerator.is_main_process:
+        if not settings.save_every or settings.steps % settings.save_every:
+            save_state(folder / "checkpoints", settings.steps, module, optimizer, schedule)
+        with atomic_folder(folder / "model") as temporary:
+            backbone.save(temporary)
+            if card is not None:
+                write_card(temporary, *card)
+    return Run(folder, settings.steps, tuple(row["loss"] for row in read_losses(folder)))
+
+
+def _step(
+    accelerator: Accelerator,
+    backbone: Backbone,
+    loss: Loss,
+    feed: Feed,
+    config: RunConfig,
+    optimizer: Any,
+    step: int,
+) -> tuple[float, float]:
+    accumulation, total, norm = config.training.accumulation, 0.0, 0.0
+    for part in range(accumulation):
+        number = ((step - 1) * accumulation + part) * accelerator.num_processes + accelerator.process_index
+        batch = feed.batch(number)
+        with accelerator.accumulate(backbone.trainable):
+            flow = FlowStep(batch.clean, batch.noise, batch.sigma)
+            with accelerator.autocast():
+                velocity = backbone.velocity(flow.noisy, batch.sigma, batch.conditioning, config.flow.guidance)
+            weight = sigma_weight(batch.sigma, config.flow.weighting)  # type: ignore[arg-type]
+            value = (weight * loss(velocity, flow)).mean()
+            if not torch.isfinite(value):
+                raise D4KError(
+                    f"the loss became {value.item()} at step {step}; lower optimizer.lr, or set training.precision to "
+                    "'bf16' or 'no'. Checkpoints up to here are kept."
+                )
+            accelerator.backward(value)
+            if accelerator.sync_gradients and config.training.clip:
+                norm = float(accelerator.clip_grad_norm_(backbone.trainable.parameters(), config.training.clip))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        total += accelerator.reduce(value.detach(), "mean").item()
+    return total / accumulation, norm
+
+
+class _Journal:
+    """Progress bar, `losses.jsonl` and TensorBoard of a run."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, steps: int, first: int) -> None:
+        self.accelerator, self.main = accelerator, accelerator.is_main_process
+        self.path = folder / LOSSES
+        kept = [row for row in read_losses(folder) if row["step"] <= first] if first else []
+        if self.main:
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        accelerator.init_trackers("tensorboard")
+        self.bar = tqdm(total=steps, initial=first, desc="training", unit="step", disable=not self.main)
+        self.started = time.monotonic()
+
+    def __enter__(self) -> _Journal:
+        return self
+
+    def add(self, step: int, loss: float, norm: float, lr: float) -> None:
+        """Record a step."""
+        self.accelerator.log({"loss": loss, "gradient norm": norm, "learning rate": lr}, step=step)
+        if not self.main:
+            return
+        row = {"step": step, "loss": loss, "gradient_norm": norm, "lr": lr, "seconds": time.monotonic() - self.started}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}; resume with --resume once there is room") from error
+        self.bar.set_postfix(loss=f"{loss:.4f}")
+        self.bar.update()
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        self.accelerator.end_training()
+
+
+def read_losses(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's `losses.jsonl`: step, loss, gradient_norm, lr, seconds. Empty where there is none.
+
+    A last line that an interruption cut short is left out.
+    """
+    return list(_rows(folder / LOSSES))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for line in lines[:-1]:
+        yield json.loads(line)
+
+
+def _open_folder(folder: Path, config: RunConfig, resume: bool) -> Path | None:
+    """Write the resolved configuration into an empty folder, or find the checkpoint to resume from."""
+    record = folder / "config.toml"
+    if not resume:
+        empty_folder(folder)
+        write_toml(config, record)
+        return None
+    state = latest_state(folder / "checkpoints")
+    if state is None:
+        raise ConfigError(f"nothing to resume in {folder}: it has no checkpoint; start the run without --resume")
+    changed = sorted(_changes(read_toml(record), config))
+    if changed:
+        raise ConfigError(
+            f"cannot resume {folder} with other settings than it began with: {', '.join(changed)}. "
+            f"Give those of {record}, or start a new run. Only training.steps and training.save_every may change."
+        )
+    write_toml(config, record)
+    return state
+
+
+def _changes(before: Mapping[str, Any], config: RunConfig) -> Iterator[str]:
+    free = {"training.steps", "training.save_every"}
+    old, new = _flat(before), _flat(attrs.asdict(config))
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key) and key not in free:
+            yield key
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _accelerator(config: RunConfig, device: torch.device) -> Accelerator:
+    # a second run in one process may ask for another precision, which accelerate's shared state would refuse
+    AcceleratorState._reset_state()
+    return Accelerator(
+        gradient_accumulation_steps=config.training.accumulation,
+        mixed_precision=config.training.precision,
+        cpu=device.type == "cpu",
+        log_with="tensorboard",
+        project_dir=config.output_dir,
+    )
+
+
+def _optimizer(settings: OptimizerSettings, module: torch.nn.Module) -> torch.optim.Optimizer:
+    cls: Any = torch.optim.AdamW
+    if settings.name == "adamw-8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit as cls  # type: ignore[no-redef] # noqa: N813
+        except ImportError as error:
+            raise ConfigError(
+                "optimizer.name = 'adamw-8bit' needs bitsandbytes: pip install bitsandbytes, or choose 'adamw'"
+            ) from error
+    optimizer: torch.optim.Optimizer = cls(
+        [p for p in module.parameters() if p.requires_grad],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+    )
+    return optimizer
