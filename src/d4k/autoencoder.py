@@ -22,7 +22,8 @@ def encode(vae: Any, pixels: Tensor) -> Tensor:
     """
     with torch.no_grad():
         mode = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-    return (mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    latent: Tensor = (mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return latent
 
 
 def decode(vae: Any, latent: Tensor) -> Tensor:
@@ -37,4 +38,5 @@ def decode(vae: Any, latent: Tensor) -> Tensor:
     """
     plain = latent.to(vae.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     with torch.no_grad():
-        return vae.decode(plain, return_dict=False)[0]
+        pixels: Tensor = vae.decode(plain, return_dict=False)[0]
+    return pixels

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import frozen
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-from huggingface_hub.utils import HFValidationError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors.torch import load_file, save_file
 
 from d4k.errors import CheckpointError, UnknownNameError
 from d4k.files import atomic_folder, write_json
 from d4k.plugins import registry
 
-__all__ = ["CARD", "Source", "find_model", "latest_state", "load_pipeline", "load_state", "save_state", "write_card"]
+__all__ = [
+    "CARD",
+    "Source",
+    "find_model",
+    "latest_state",
+    "load_pipeline",
+    "load_state",
+    "save_pipeline",
+    "save_state",
+    "write_card",
+]
 
 CARD = "d4k.json"
 """Beside a model's `model_index.json`: the backbone's name and its options."""
@@ -71,7 +81,10 @@ def _detect(model: str) -> str:
     pipeline = index.get("_class_name")
     names = registry()
     readers = {
-        kind_name[1]: e.pipelines for kind_name, e_list in names.entries.items() if kind_name[0] == "backbone" for e in e_list
+        kind_name[1]: e.pipelines
+        for kind_name, e_list in names.entries.items()
+        if kind_name[0] == "backbone"
+        for e in e_list
     }
     for name, pipelines in readers.items():
         if pipeline in pipelines:
@@ -99,7 +112,9 @@ def _fetch_json(model: str, name: str) -> dict[str, Any] | None:
         except EntryNotFoundError:
             return None
         except (OSError, HFValidationError, ValueError) as error:
-            raise CheckpointError(f"cannot get {name} of '{model}' from the Hub: {_first_line(error)} {OFFLINE}") from error
+            raise CheckpointError(
+                f"cannot get {name} of '{model}' from the Hub: {_first_line(error)} {OFFLINE}"
+            ) from error
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -121,13 +136,36 @@ def load_pipeline(pipeline_class: Any, source: str, dtype: torch.dtype) -> Any:
         CheckpointError: a part is missing or corrupt; the message names it.
     """
     try:
-        return pipeline_class.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+        with _quiet():
+            return pipeline_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except Exception as error:
         # diffusers, transformers and safetensors raise a dozen unrelated types for a damaged checkpoint
         advice = "Is a file missing or cut short? Download it again." if Path(source).is_dir() else OFFLINE
         raise CheckpointError(
-            f"cannot load '{source}' as {pipeline_class.__name__}: {type(error).__name__}: {_first_line(error)} {advice}"
+            f"cannot load '{source}' as {pipeline_class.__name__}: "
+            f"{type(error).__name__}: {_first_line(error)} {advice}"
         ) from error
+
+
+def save_pipeline(pipeline: Any, folder: Path) -> None:
+    """Write a diffusers pipeline into a folder, as safetensors."""
+    with _quiet():
+        pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars that diffusers and transformers draw for every part of a model, each over the last."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in (diffusers_logging, transformers_logging):
+            logging.enable_progress_bar()
 
 
 def write_card(folder: Path, backbone: str, options: Mapping[str, Any]) -> None:

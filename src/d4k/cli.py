@@ -42,11 +42,13 @@ def main() -> None:
 
 @main.command()
 @click.argument("recipe", metavar="[RUN.toml]", required=False, type=click.Path(path_type=Path))
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting, e.g. training.steps=100.")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting, e.g. training.steps=100."
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
 def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None) -> None:
-    """Fine-tune a model as RUN.toml and the settings say.
+    r"""Fine-tune a model as RUN.toml and the settings say.
 
     \b
     Example:
@@ -80,7 +82,7 @@ def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: 
 @click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
 def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, output: Path, **options: Any) -> None:
-    """Draw one picture for each PROMPT, with the recipe stored inside.
+    r"""Draw one picture for each PROMPT, with the recipe stored inside.
 
     \b
     Example:
@@ -103,11 +105,15 @@ def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, out
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Repeat for several. [default: glcm, compression-ratio]")
+@click.option(
+    "--metric", "metrics", metavar="NAME", multiple=True, help="Repeat for several. [default: glcm, compression-ratio]"
+)
 @click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text file, one prompt an image.")
 @click.option("--reference", type=click.Path(path_type=Path), help="Folder with one reference picture an image.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the scores to this .json file.")
-@click.option("--markdown", "markdown_file", type=click.Path(path_type=Path), help="Also write the table to this .md file.")
+@click.option(
+    "--markdown", "markdown_file", type=click.Path(path_type=Path), help="Also write the table to this .md file."
+)
 def evaluate(
     folder: Path,
     metrics: tuple[str, ...],
@@ -116,7 +122,7 @@ def evaluate(
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
-    """Measure the pictures in FOLDER.
+    r"""Measure the pictures in FOLDER.
 
     \b
     Example:
@@ -141,7 +147,7 @@ def evaluate(
 
 @main.command()
 def plugins() -> None:
-    """List what is registered, and what failed to load and why.
+    r"""List what is registered, and what failed to load and why.
 
     \b
     Example:
@@ -168,7 +174,7 @@ def plugins() -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Made anew.")
 @click.option("--steps", type=click.IntRange(min=1), help="Fine-tuning steps, to make it shorter or longer.")
 def demo(output: Path, steps: int | None) -> None:
-    """Fine-tune a tiny model beyond its size, draw before and after, and score both. Offline, a few minutes.
+    r"""Fine-tune a tiny model beyond its size, draw before and after, and score both. Offline, a few minutes.
 
     \b
     Example:
@@ -190,7 +196,9 @@ def read_prompts(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"cannot read prompts from {path}: {error.strerror}", path) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file in UTF-8 (byte {error.start}); give one prompt a line", path) from error
+        raise DataError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}); give one prompt a line", path
+        ) from error
     if any(ord(letter) < 32 and letter != "\t" for line in lines for letter in line):
         raise DataError(f"{path} is not a text file: it holds control characters; give one prompt a line", path)
     prompts = [line.strip() for line in lines if line.strip()]

@@ -5,10 +5,11 @@ Every field is a key of the TOML file; a key that does not exist is an error wit
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import attrs
 from attrs import field, frozen
@@ -42,16 +43,22 @@ def whole(minimum: int) -> Validator:
     )
 
 
-def number(minimum: float, *, above: bool = False) -> Validator:
-    """A number of at least `minimum`, or above it."""
-    return _rule(
-        lambda value: (
-            isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and (value > minimum if above else value >= minimum)
-        ),
-        f"a number {'above' if above else 'of at least'} {minimum:g}",
-    )
+def number(
+    minimum: float = -math.inf, maximum: float = math.inf, *, above: bool = False, below: bool = False
+) -> Validator:
+    """A finite number from `minimum` to `maximum`; with `above` or `below`, without that end."""
+    ends = []
+    if minimum > -math.inf:
+        ends.append(f"{'above' if above else 'of at least'} {minimum:g}")
+    if maximum < math.inf:
+        ends.append(f"{'below' if below else 'at most'} {maximum:g}")
+
+    def allowed(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return False
+        return (value > minimum if above else value >= minimum) and (value < maximum if below else value <= maximum)
+
+    return _rule(allowed, f"a number {' and '.join(ends)}" if ends else "a finite number")
 
 
 def one_of(*choices: str) -> Validator:
@@ -118,7 +125,7 @@ class DataSettings:
 
     width: int | None = field(default=None, validator=optional(whole(1)))
     height: int | None = field(default=None, validator=optional(whole(1)))
-    crop: str = field(default="center", validator=one_of("center", "random"))
+    crop: Literal["center", "random"] = field(default="center", validator=one_of("center", "random"))
     flip: bool = field(default=False, validator=flag())
 
 
@@ -130,18 +137,22 @@ class FlowSettings:
         density: `uniform` (Diffusion-4K), `logit-normal` (SD3) or `mode`.
         mean: of the logit-normal density.
         std: of the logit-normal density.
-        mode_scale: of the mode density.
+        mode_scale: of the mode density, from -1 to 2 / (pi - 2).
         shift: moves noise levels towards 1; 1 changes nothing.
         weighting: `none`, `sigma-sqrt` or `cosmap`.
         guidance: embedded guidance while training; None is the backbone's own.
     """
 
-    density: str = field(default="logit-normal", validator=one_of("uniform", "logit-normal", "mode"))
-    mean: float = field(default=0.0, validator=number(float("-inf")))
+    density: Literal["uniform", "logit-normal", "mode"] = field(
+        default="logit-normal", validator=one_of("uniform", "logit-normal", "mode")
+    )
+    mean: float = field(default=0.0, validator=number())
     std: float = field(default=1.0, validator=number(0, above=True))
-    mode_scale: float = field(default=1.29, validator=number(-1))
+    mode_scale: float = field(default=1.29, validator=number(-1, 2 / (math.pi - 2)))
     shift: float = field(default=1.0, validator=number(0, above=True))
-    weighting: str = field(default="none", validator=one_of("none", "sigma-sqrt", "cosmap"))
+    weighting: Literal["none", "sigma-sqrt", "cosmap"] = field(
+        default="none", validator=one_of("none", "sigma-sqrt", "cosmap")
+    )
     guidance: float | None = field(default=None, validator=optional(number(0)))
 
 
@@ -160,8 +171,8 @@ class OptimizerSettings:
 
     name: str = field(default="adamw", validator=one_of("adamw", "adamw-8bit"))
     lr: float = field(default=1e-4, validator=number(0, above=True))
-    beta1: float = field(default=0.9, validator=number(0))
-    beta2: float = field(default=0.999, validator=number(0))
+    beta1: float = field(default=0.9, validator=number(0, 1, below=True))
+    beta2: float = field(default=0.999, validator=number(0, 1, below=True))
     eps: float = field(default=1e-8, validator=number(0, above=True))
     weight_decay: float = field(default=1e-4, validator=number(0))
 
@@ -203,7 +214,7 @@ class TrainingSettings:
     clip: float = field(default=1.0, validator=number(0))
     gradient_checkpointing: bool = field(default=False, validator=flag())
     precision: str = field(default="no", validator=one_of("no", "bf16", "fp16"))
-    caption_dropout: float = field(default=0.1, validator=number(0))
+    caption_dropout: float = field(default=0.1, validator=number(0, 1))
     save_every: int = field(default=500, validator=whole(0))
 
 
@@ -250,7 +261,7 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     known = [f.name for f in attrs.fields(cls)]  # type: ignore[arg-type]
     for key, value in data.items():
         if key not in known:
-            raise ConfigError(f"unknown key '{where}{key}'{did_you_mean(key, known)}. Known: {', '.join(known)}.")
+            raise ConfigError(f"unknown key '{where}{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
         nested = attrs.has(hints[key]) and not attrs.has(type(value))
         values[key] = from_mapping(hints[key], value, f"{where}{key}.") if nested else value
     try:

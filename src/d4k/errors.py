@@ -1,12 +1,12 @@
 """Every error d4k raises on purpose. The command line prints these as one line and exits with code 2.
 
-    D4KError
-    ├── ConfigError           a setting, an option or a key is unknown or out of range
-    │   └── UnknownNameError  a name that nobody registered
-    ├── PluginError           a plugin is broken, or two of them claim one name
-    ├── DataError             a picture, a caption or a dataset cannot be used
-    ├── CheckpointError       a model or a run cannot be loaded
-    └── OutputError           a result cannot be written
+D4KError
+├── ConfigError           a setting, an option or a key is unknown or out of range
+│   └── UnknownNameError  a name that nobody registered
+├── PluginError           a plugin is broken, or two of them claim one name
+├── DataError             a picture, a caption or a dataset cannot be used
+├── CheckpointError       a model or a run cannot be loaded
+└── OutputError           a result cannot be written
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class UnknownNameError(ConfigError, LookupError):
         self.kind, self.name, self.known = kind, name, sorted(known)
         close = did_you_mean(name, self.known)
         listed = ", ".join(self.known) or "none"
-        super().__init__(f"unknown {kind} '{name}'{close}. Known: {listed}.{' ' + hint if hint else ''}")
+        super().__init__(f"unknown {kind} '{name}'{close} Known: {listed}.{' ' + hint if hint else ''}")
 
 
 class PluginError(D4KError):
@@ -83,10 +83,10 @@ class OutputError(D4KError, OSError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word closest to `word`, or an empty string.
+    """The end of a sentence about an unknown `word`: `"; did you mean 'x'?"`, or `"."` when no known word is close.
 
     >>> did_you_mean("wavelt", ["mse", "wavelet"])
     "; did you mean 'wavelet'?"
     """
     close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else "."

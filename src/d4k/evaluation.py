@@ -93,7 +93,9 @@ def score_table(rows: Mapping[str, Sequence[Score]]) -> str:
     header, notes, body = _cells(rows)
     lines = [header, notes, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def markdown_table(rows: Mapping[str, Sequence[Score]]) -> str:
@@ -101,9 +103,7 @@ def markdown_table(rows: Mapping[str, Sequence[Score]]) -> str:
     header, notes, body = _cells(rows)
     titles = [f"{h} ({n})" if n else h for h, n in zip(header, notes, strict=True)]
     lines = ["| " + " | ".join(line) + " |" for line in (titles, ["---"] * len(header), *body)]
-    foot = [
-        f"- {s.metric}: {s.count} images, settings {dict(s.settings) or 'none'}" for s in next(iter(rows.values()))
-    ]
+    foot = [f"- {s.metric}: {s.count} images, settings {dict(s.settings) or 'none'}" for s in next(iter(rows.values()))]
     return "\n".join([*lines, "", *foot]) + "\n"
 
 
@@ -126,7 +126,9 @@ def write_scores(rows: Mapping[str, Sequence[Score]], path: Path) -> None:
         OutputError: the file cannot be written.
     """
     if path.suffix == ".json":
-        write_json(path, {"format": 1, "scores": {name: [attrs.asdict(s) for s in scores] for name, scores in rows.items()}})
+        write_json(
+            path, {"format": 1, "scores": {name: [attrs.asdict(s) for s in scores] for name, scores in rows.items()}}
+        )
     elif path.suffix == ".md":
         write_text(path, markdown_table(rows))
     else:

@@ -287,5 +287,5 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
             result.setdefault(homes[key], {})[key] = value
         else:
             known = sorted([*homes, "schedule", "warmup_steps", "optimizer"])
-            raise ConfigError(f"unknown setting '{key}'{did_you_mean(key, known)}. Known: {', '.join(known)}.")
+            raise ConfigError(f"unknown setting '{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
     return result

@@ -207,7 +207,9 @@ class Backbone(Protocol):
     def decode(self, latent: Tensor) -> Tensor:
         """Latents (B, C, h, w) to pixels (B, 3, H, W), about in [-1, 1]."""
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None) -> Tensor:
+    def velocity(
+        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+    ) -> Tensor:
         """Predict `noise - clean`.
 
         Args:

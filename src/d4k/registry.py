@@ -96,7 +96,9 @@ class Registry:
             return entries[0]
         for plugin, reason in self.failures.items():
             if plugin.removeprefix("d4k-").startswith(name) or name.startswith(plugin.removeprefix("d4k-")):
-                raise PluginError(f"{kind} '{name}' is not available: plugin {plugin} failed to load: {reason}", [plugin])
+                raise PluginError(
+                    f"{kind} '{name}' is not available: plugin {plugin} failed to load: {reason}", [plugin]
+                )
         raise UnknownNameError(kind, name, self.names(kind), "Try: d4k plugins")
 
 
@@ -126,7 +128,7 @@ def build(entry: Entry, options: dict[str, Any]) -> Any:
         for option in options:
             if option not in allowed:
                 known = ", ".join(allowed) or "none"
-                raise ConfigError(f"{label} has no option '{option}'{did_you_mean(option, allowed)}. Options: {known}.")
+                raise ConfigError(f"{label} has no option '{option}'{did_you_mean(option, allowed)} Options: {known}.")
     try:
         return cls(**options)
     except ConfigError as error:

@@ -5,6 +5,8 @@ Each check raises AssertionError with a sentence that says which part of the con
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import attrs
 import torch
 
@@ -30,7 +32,7 @@ def check_loss(loss: Loss) -> None:
     assert value.dtype == torch.float32, f"a loss returns float32, got {value.dtype}"
     assert torch.isfinite(value).all(), "a loss is finite for finite input"
     assert (value > 0).all(), "a loss is above zero where the prediction is wrong"
-    value.sum().backward()
+    torch.autograd.backward(value.sum())
     assert predicted.grad is not None, "a loss has a gradient with respect to the prediction"
     assert predicted.grad.abs().sum() > 0, "the gradient of a loss is not zero where the prediction is wrong"
     assert loss(step.velocity, step).abs().max() < 1e-6, "a loss is zero where the prediction is right"
@@ -119,12 +121,12 @@ def check_backbone(backbone: Backbone) -> None:
     alone = backbone.velocity(latent[1:], sigma[1:], text[1:])
     assert torch.allclose(alone, velocity[1:], atol=1e-3), "the velocity of a sample does not depend on its batch"
     assert backbone.velocity(latent, sigma, text, 3.0).shape == shape, "velocity takes a guidance scale"
-    velocity.float().square().mean().backward()
+    torch.autograd.backward(velocity.float().square().mean())
     assert any(p.grad is not None for p in backbone.trainable.parameters()), "the trainable module receives a gradient"
     backbone.trainable.zero_grad(set_to_none=True)
     timesteps = backbone.scheduler(5, size, size).timesteps
     assert len(timesteps) == 5, "the scheduler has the steps that were asked for"
-    assert all(a > b for a, b in zip(timesteps[:-1], timesteps[1:], strict=True)), "timesteps fall"
+    assert all(a > b for a, b in pairwise(timesteps)), "timesteps fall"
     module, calls = backbone.trainable, []
 
     class Wrapper(torch.nn.Module):

@@ -122,7 +122,7 @@ class Feed:
         generator = torch.Generator().manual_seed(_seed(seed, "noise", number))
         sigma = draw_sigma(
             1,
-            density=flow.density,  # type: ignore[arg-type]
+            density=flow.density,
             mean=flow.mean,
             std=flow.std,
             mode_scale=flow.mode_scale,
@@ -146,7 +146,7 @@ class Feed:
             return
         if not self.enlarged:
             warnings.warn(
-                f"picture '{name}' has {size[0]}x{size[1]} pixels and is enlarged to {self.crop.width}x{self.crop.height}: "
+                f"picture '{name}' ({size[0]}x{size[1]}) is enlarged to cover {self.crop.width}x{self.crop.height}: "
                 "the model learns blur from it. Further ones are only counted.",
                 stacklevel=2,
             )
@@ -246,7 +246,7 @@ def _step(
             flow = FlowStep(batch.clean, batch.noise, batch.sigma)
             with accelerator.autocast():
                 velocity = backbone.velocity(flow.noisy, batch.sigma, batch.conditioning, config.flow.guidance)
-            weight = sigma_weight(batch.sigma, config.flow.weighting)  # type: ignore[arg-type]
+            weight = sigma_weight(batch.sigma, config.flow.weighting)
             value = (weight * loss(velocity, flow)).mean()
             if not torch.isfinite(value):
                 raise D4KError(
@@ -288,7 +288,9 @@ class _Journal:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}; resume with --resume once there is room") from error
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror}; resume with --resume once there is room"
+            ) from error
         self.bar.set_postfix(loss=f"{loss:.4f}")
         self.bar.update()
 
@@ -364,15 +366,16 @@ def _accelerator(config: RunConfig, device: torch.device) -> Accelerator:
 
 
 def _optimizer(settings: OptimizerSettings, module: torch.nn.Module) -> torch.optim.Optimizer:
-    cls: Any = torch.optim.AdamW
+    optimizer_class: Any = torch.optim.AdamW
     if settings.name == "adamw-8bit":
         try:
-            from bitsandbytes.optim import AdamW8bit as cls  # type: ignore[no-redef] # noqa: N813
+            from bitsandbytes.optim import AdamW8bit
         except ImportError as error:
             raise ConfigError(
                 "optimizer.name = 'adamw-8bit' needs bitsandbytes: pip install bitsandbytes, or choose 'adamw'"
             ) from error
-    optimizer: torch.optim.Optimizer = cls(
+        optimizer_class = AdamW8bit
+    optimizer: torch.optim.Optimizer = optimizer_class(
         [p for p in module.parameters() if p.requires_grad],
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),

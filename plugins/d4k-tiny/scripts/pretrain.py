@@ -1,10 +1,10 @@
 """Pretrain the two tiny checkpoints on the sample photographs, from nothing, with fixed seeds.
 
-    python pretrain.py --output ../src/d4k_tiny/checkpoints
+    python pretrain.py --work /tmp/pretrain --output ../src/d4k_tiny/checkpoints
 
-Stages, each resumable by name: `text` (tokenizers and frozen random text encoders), `vae` (one autoencoder for both),
-`sd3` and `flux` (the transformers on 256-pixel latents). About seventy minutes on two cores; a loss curve
-is written beside each part and ends up in the model card.
+Stages, each of which can be run alone: `text` (tokenizers and frozen random text encoders), `vae` (one autoencoder for
+both), `sd3` and `flux` (the transformers on 256-pixel latents), `decoder` (the decoder once more, the latents as they
+are), `publish` (checkpoints with their model cards). About ninety minutes on two cores.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from d4k_tiny.photos import PHOTOS, photo_folder
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
@@ -27,6 +27,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from matplotlib.figure import Figure
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
@@ -38,6 +39,8 @@ from transformers import (
     T5EncoderModel,
     T5TokenizerFast,
 )
+
+from d4k_tiny.photos import PHOTOS, photo_folder
 
 SIZE = 256  # pixels a side of the pretraining pictures
 TEXT_TOKENS = 24
@@ -76,12 +79,14 @@ class Progress:
         self.name, self.steps, self.start, self.recent, self.curve = name, steps, time.time(), [], []
 
     def __call__(self, step: int, loss: float) -> None:
+        """Take in the loss of a step."""
         self.recent.append(loss)
         if step % 100 == 0 or step == self.steps:
             mean, self.recent = sum(self.recent) / len(self.recent), []
             rate = step / (time.time() - self.start)
             self.curve.append((step, round(mean, 5)))
-            print(f"{self.name} {step}/{self.steps} loss {mean:.5f} {rate:.2f}/s left {(self.steps - step) / rate / 60:.1f} min", flush=True)
+            left = (self.steps - step) / rate / 60
+            print(f"{self.name} {step}/{self.steps} loss {mean:.5f} {rate:.2f}/s left {left:.1f} min", flush=True)
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 100) -> torch.optim.lr_scheduler.LambdaLR:
@@ -99,7 +104,11 @@ def train_text(work: Path) -> None:
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["<|startoftext|>", "<|endoftext|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=800, special_tokens=special, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=800,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     bpe.train_from_iterator([w.lower() for w in WORDS], trainer)
     vocab = bpe.get_vocab()
@@ -114,7 +123,11 @@ def train_text(work: Path) -> None:
     pieces.train_from_iterator(
         WORDS,
         trainers.UnigramTrainer(
-            vocab_size=400, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", initial_alphabet=letters, show_progress=False
+            vocab_size=400,
+            special_tokens=["<pad>", "</s>", "<unk>"],
+            unk_token="<unk>",
+            initial_alphabet=letters,
+            show_progress=False,
         ),
     )
     scores = [tuple(piece) for piece in json.loads(pieces.to_str())["model"]["vocab"]]
@@ -134,7 +147,14 @@ def train_text(work: Path) -> None:
         pad_token_id=clip_tokenizer.pad_token_id,
     )
     t5_config = T5Config(
-        vocab_size=len(t5_tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=1
+        vocab_size=len(t5_tokenizer),
+        d_model=128,
+        d_kv=32,
+        d_ff=256,
+        num_layers=2,
+        num_heads=4,
+        pad_token_id=0,
+        eos_token_id=1,
     )
     for name, part in {
         "tokenizer": clip_tokenizer,
@@ -186,14 +206,55 @@ def train_vae(work: Path, steps: int) -> None:
         schedule.step()
         progress(step, error.item())
     with torch.inference_mode():
-        test = squares()
-        latents = vae.encode(test).latent_dist.mean
-        output = vae.decode(latents).sample.clamp(-1, 1)
-    psnr = 10 * torch.log10(4 / ((output - test) ** 2).mean((1, 2, 3)))
-    print({photo.id: round(value, 2) for photo, value in zip(PHOTOS, psnr.tolist(), strict=True)}, "mean", psnr.mean().item())
-    vae.register_to_config(shift_factor=round(latents.mean().item(), 5), scaling_factor=round(1 / latents.std().item(), 5))
+        latents = vae.encode(squares()).latent_dist.mean
+    vae.register_to_config(
+        shift_factor=round(latents.mean().item(), 5), scaling_factor=round(1 / latents.std().item(), 5)
+    )
     vae.save_pretrained(work / "vae")
-    (work / "vae-curve.json").write_text(json.dumps({"psnr_db": psnr.tolist(), "curve": progress.curve}))
+    finish_vae(vae, work, "vae", progress)
+
+
+def train_decoder(work: Path, steps: int) -> None:
+    """The decoder alone, on the very latents that the transformers learn: crops of the photographs at two sizes."""
+    torch.manual_seed(7)
+    draw = torch.Generator().manual_seed(8)
+    vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    small, large = squares(SIZE), squares(2 * SIZE)
+    with torch.inference_mode():
+        codes = [vae.encode(image[None]).latent_dist.mean[0].clone() for image in (*small, *large)]
+    pictures, count = [*small, *large], len(PHOTOS)
+    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=8e-4, weight_decay=0)
+    schedule, progress = one_cycle(optimizer, steps), Progress("decoder", steps)
+    for step in range(1, steps + 1):
+        batch, target = [], []
+        for _ in range(4):
+            scale, which, top, left = torch.rand(4, generator=draw).tolist()
+            index = int(which * count) + (count if scale < 0.3 else 0)
+            room = codes[index].shape[-1] - 16
+            y, x = int(top * (room + 1)), int(left * (room + 1))
+            batch.append(codes[index][:, y : y + 16, x : x + 16])
+            target.append(pictures[index][:, 8 * y : 8 * y + 128, 8 * x : 8 * x + 128])
+        error = F.mse_loss(vae.decode(torch.stack(batch)).sample, torch.stack(target))
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        progress(step, error.item())
+    vae.save_pretrained(work / "vae-decoder")
+    finish_vae(vae, work, "decoder", progress)
+
+
+def finish_vae(vae: AutoencoderKL, work: Path, name: str, progress: Progress) -> None:
+    """Measure the reconstruction of every photograph at `SIZE` pixels, and keep it with the curve."""
+    with torch.inference_mode():
+        test = squares()
+        output = vae.decode(vae.encode(test).latent_dist.mean).sample.clamp(-1, 1)
+    psnr = 10 * torch.log10(4 / ((output - test) ** 2).mean((1, 2, 3)))
+    values = {photo.id: round(value, 2) for photo, value in zip(PHOTOS, psnr.tolist(), strict=True)}
+    print(values, "mean", psnr.mean().item())
+    (work / f"{name}-curve.json").write_text(json.dumps({"psnr_db": values, "curve": progress.curve}))
 
 
 def sd3_pipeline(work: Path) -> StableDiffusion3Pipeline:
@@ -315,22 +376,88 @@ def train_transformer(work: Path, name: str, steps: int) -> None:
     (work / f"{name}-curve.json").write_text(json.dumps({"curve": progress.curve}))
 
 
+CARD = """---
+license: apache-2.0
+library_name: diffusers
+---
+# {name}
+
+A {kind} with five million parameters in the diffusers layout, for trying out d4k without a download.
+It draws the twelve photographs it was trained on, and nothing else.
+
+- **Data and licence of the data**: {data}.
+- **Licence of the weights**: Apache-2.0.
+- **Training**: `scripts/pretrain.py` of d4k-tiny, seeded, float32, two CPU cores. Autoencoder {vae_steps} steps of four
+  128-pixel crops (and {decoder_steps} of its decoder alone); transformer {steps} steps of eight {size}-pixel latents,
+  AdamW, cosine rate from 1e-3, logit-normal noise levels with shift {shift:g}. Text encoders are random and frozen; the
+  tokenizers know the words of the captions.
+- **Reconstruction at {size} pixels**: {psnr:.2f} dB PSNR on average ({psnr_each}).
+- **Loss**: {first:.3f} at the start, {last:.3f} at the end (`loss-curve.png`).
+- **Limits**: {size} pixels; larger pictures repeat themselves until the model is fine-tuned there. Prompts other than
+  the captions land on the photograph whose words they share, or on a mixture.
+"""
+OPTIONS = {
+    "sd3": {"guidance": 2.0, "steps": 28},
+    "flux": {"guidance": 3.5, "steps": 28, "trained_size": SIZE},
+}
+KINDS = {"sd3": "Stable Diffusion 3 (MMDiT)", "flux": "FLUX.1"}
+
+
+def publish(work: Path, output: Path) -> None:
+    """Checkpoints in half precision with model card, loss curve and d4k's own options."""
+    curves = {name: json.loads((work / f"{name}-curve.json").read_text()) for name in ("vae", "decoder", "sd3", "flux")}
+    psnr = curves["decoder"]["psnr_db"]
+    for name, kind in KINDS.items():
+        folder, curve = output / f"tiny-{name}", curves[name]["curve"]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(work / f"tiny-{name}", folder)
+        AutoencoderKL.from_pretrained(work / "vae-decoder").to(torch.float16).save_pretrained(folder / "vae")
+        card = CARD.format(
+            name=f"tiny-{name}",
+            kind=kind,
+            data="; ".join(f"`{photo.file_name}` ({photo.licence})" for photo in PHOTOS),
+            vae_steps=curves["vae"]["curve"][-1][0],
+            decoder_steps=curves["decoder"]["curve"][-1][0],
+            steps=curve[-1][0],
+            size=SIZE,
+            shift=SHIFT,
+            psnr=sum(psnr.values()) / len(psnr),
+            psnr_each=", ".join(f"{key} {value:.1f}" for key, value in psnr.items()),
+            first=curve[0][1],
+            last=curve[-1][1],
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "d4k.json").write_text(
+            json.dumps({"format": 1, "backbone": name, "options": OPTIONS[name]}, indent=2) + "\n"
+        )
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(*zip(*curve, strict=True))
+        axes.set(xlabel="step", ylabel="flow-matching loss", ylim=(0, None), title=f"tiny-{name}")
+        figure.savefig(folder / "loss-curve.png", dpi=90)
+
+
 def main() -> None:
     """Run the named stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--stages", nargs="+", default=["text", "vae", "sd3", "flux"])
+    parser.add_argument("--work", type=Path, required=True, help="parts and curves")
+    parser.add_argument("--output", type=Path, help="where `publish` puts the checkpoints")
+    parser.add_argument("--stages", nargs="+", default=["text", "vae", "sd3", "flux", "decoder", "publish"])
     parser.add_argument("--vae-steps", type=int, default=3600)
+    parser.add_argument("--decoder-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=2600)
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    stages = {
+        "text": lambda: train_text(args.work),
+        "vae": lambda: train_vae(args.work, args.vae_steps),
+        "sd3": lambda: train_transformer(args.work, "sd3", args.steps),
+        "flux": lambda: train_transformer(args.work, "flux", args.steps),
+        "decoder": lambda: train_decoder(args.work, args.decoder_steps),
+        "publish": lambda: publish(args.work, args.output),
+    }
     for stage in args.stages:
-        if stage == "text":
-            train_text(args.output)
-        elif stage == "vae":
-            train_vae(args.output, args.vae_steps)
-        else:
-            train_transformer(args.output, stage, args.steps)
+        stages[stage]()
 
 
 if __name__ == "__main__":

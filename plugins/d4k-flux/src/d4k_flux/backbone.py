@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from attrs import define, field
 from attrs.validators import ge, in_, instance_of, optional
-from d4k import Conditioning, LatentSpec, SamplingDefaults
-from d4k.autoencoder import decode, encode
-from d4k.checkpoint import load_pipeline
-from d4k.flow import resolution_shift
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import Tensor
+
+from d4k import Conditioning, LatentSpec, SamplingDefaults
+from d4k.autoencoder import decode, encode
+from d4k.checkpoint import load_pipeline, save_pipeline
+from d4k.flow import resolution_shift
 
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
@@ -62,7 +63,9 @@ class FluxBackbone:
     @property
     def latent(self) -> LatentSpec:
         """The latent space of the loaded model."""
-        return LatentSpec(self.pipeline.transformer.config.in_channels // PATCH**2, self.pipeline.vae_scale_factor, PATCH)
+        return LatentSpec(
+            self.pipeline.transformer.config.in_channels // PATCH**2, self.pipeline.vae_scale_factor, PATCH
+        )
 
     @property
     def defaults(self) -> SamplingDefaults:
@@ -129,10 +132,10 @@ class FluxBackbone:
     def _position_step(self, height: int, width: int) -> float:
         if self.positions == "native":
             return 1.0
-        return min(1.0, self._trained_patches * PATCH / (height * width) ** 0.5)
+        return float(min(1.0, self._trained_patches * PATCH / (height * width) ** 0.5))
 
     def scheduler(self, steps: int, height: int, width: int) -> FlowMatchEulerDiscreteScheduler:
-        """A fresh scheduler with its timesteps set, shifted by the number of tokens where the checkpoint asks for it."""
+        """A fresh scheduler with its timesteps set, shifted by the number of tokens where its checkpoint says so."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
         sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
@@ -142,7 +145,7 @@ class FluxBackbone:
 
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
-        self.pipeline.save_pretrained(folder, safe_serialization=True)
+        save_pipeline(self.pipeline, folder)
 
 
 def pack(latent: Tensor) -> Tensor:
@@ -156,7 +159,7 @@ def pack(latent: Tensor) -> Tensor:
 
 def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     """Inverse of `pack`, for a latent of `height` x `width`."""
-    grid = tokens.transpose(1, 2).unflatten(2, (height // PATCH, width // PATCH))
+    grid = tokens.transpose(1, 2).reshape(len(tokens), -1, height // PATCH, width // PATCH)
     return F.pixel_shuffle(grid, PATCH)
 
 

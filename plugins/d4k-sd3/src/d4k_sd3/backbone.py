@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from attrs import define, field
 from attrs.validators import ge, in_, instance_of, optional
-from d4k import Conditioning, LatentSpec, SamplingDefaults
-from d4k.autoencoder import decode, encode
-from d4k.checkpoint import load_pipeline
-from d4k.flow import resolution_shift
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from torch import Tensor
+
+from d4k import Conditioning, LatentSpec, SamplingDefaults
+from d4k.autoencoder import decode, encode
+from d4k.checkpoint import load_pipeline, save_pipeline
+from d4k.flow import resolution_shift
 
 __all__ = ["SD3Backbone"]
 
@@ -143,16 +144,20 @@ class SD3Backbone:
         return output
 
     def scheduler(self, steps: int, height: int, width: int) -> FlowMatchEulerDiscreteScheduler:
-        """A fresh scheduler with its timesteps set, shifted by the number of tokens where the checkpoint asks for it."""
+        """A fresh scheduler with its timesteps set, shifted by the number of tokens where its checkpoint says so."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
-        mu = resolution_shift(scheduler.config, tokens, max_shift=1.16) if scheduler.config.use_dynamic_shifting else None
+        mu = (
+            resolution_shift(scheduler.config, tokens, max_shift=1.16)
+            if scheduler.config.use_dynamic_shifting
+            else None
+        )
         scheduler.set_timesteps(steps, device=self.pipeline.device, mu=mu)
         return scheduler
 
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
-        self.pipeline.save_pretrained(folder, safe_serialization=True)
+        save_pipeline(self.pipeline, folder)
 
 
 def stretch_positions(patch_embed: Any, trained: int) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from attrs import field, frozen
 from attrs.converters import optional
+
 from d4k import D4KError, Sample
 
 
 @frozen
 class Photo:
-    """One sample photograph: its file in `skimage/data`, caption, other wordings, and licence as its source states it."""
+    """One sample photograph: file in `skimage/data`, caption, other wordings, and licence as the source states it."""
 
     file_name: str
     caption: str

@@ -17,7 +17,7 @@ from d4k import FlowStep
 from d4k.flow import per_sample
 from d4k_wavelet.transform import Mode, Subbands, is_orthonormal, wavedec2
 
-__all__ = ["Penalty", "Target", "Weights", "WaveletLoss", "octave_weights"]
+__all__ = ["Penalty", "Target", "WaveletLoss", "Weights", "octave_weights"]
 
 Penalty = Literal["l2", "l1", "huber"]
 Target = Literal["clean", "velocity"]
@@ -145,9 +145,10 @@ class WaveletLoss:
     def __attrs_post_init__(self) -> None:
         if self.preset is not None:
             for name, value in PUBLISHED.items():
-                if getattr(self, name) != value:
+                given = getattr(self, name)
+                if given != value:
                     raise ValueError(
-                        f"preset 'published' means {name} = {value!r}, got {getattr(self, name)!r}; leave one of them out"
+                        f"preset 'published' means {name} = {value!r}, got {given!r}; leave one of them out"
                     )
         if self.degenerate:
             warnings.warn(self._plain_truth(), UserWarning, stacklevel=3)
@@ -203,7 +204,7 @@ class WaveletLoss:
 
     @property
     def _haar(self) -> bool:
-        return pywt.Wavelet(self.wavelet).dec_len == 2
+        return bool(pywt.Wavelet(self.wavelet).dec_len == 2)
 
     @property
     def _distinct_weights(self) -> set[float]:

@@ -179,20 +179,21 @@ class _Haar(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(_: Any, x: Tensor) -> tuple[Tensor, ...]:
         top, bottom = x[..., ::2, :], x[..., 1::2, :]
         halves = (top + bottom).mul_(0.5), (top - bottom).mul_(0.5)
         pairs = [(half[..., ::2], half[..., 1::2]) for half in halves]
         return (*(left + right for left, right in pairs), *(left - right for left, right in pairs))
 
     @staticmethod
-    def backward(ctx: Any, *bands: Tensor) -> Tensor:
-        return _HaarInverse.apply(*bands)
+    def backward(_: Any, *bands: Tensor) -> Tensor:
+        x: Tensor = _HaarInverse.apply(*bands)
+        return x
 
 
 class _HaarInverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ll: Tensor, lh: Tensor, hl: Tensor, hh: Tensor) -> Tensor:
+    def forward(_: Any, ll: Tensor, lh: Tensor, hl: Tensor, hh: Tensor) -> Tensor:
         rows, columns = ll.shape[-2:]
         halves = ll.new_empty(2, *ll.shape[:-1], 2 * columns)
         for half, left, right in zip(halves, (ll, lh), (hl, hh), strict=True):
@@ -205,8 +206,9 @@ class _HaarInverse(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return _Haar.apply(grad)
+    def backward(_: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        bands: tuple[Tensor, ...] = _Haar.apply(grad)
+        return bands
 
 
 def _analyse(x: Tensor, wavelet: str) -> Subbands:
@@ -215,7 +217,7 @@ def _analyse(x: Tensor, wavelet: str) -> Subbands:
     with _full_precision(x):
         halves = F.conv2d(images, taps[:, None, None, :], stride=(1, 2))
         quarters = F.conv2d(halves, taps[:, None, :, None].repeat(2, 1, 1, 1), stride=(2, 1), groups=2)
-    return Subbands(*quarters.unflatten(0, x.shape[:2]).unbind(2))
+    return Subbands(*quarters.reshape(*x.shape[:2], *quarters.shape[1:]).unbind(2))
 
 
 def _synthesise(low: Tensor, high: Tensor, axis: int, wavelet: str, mode: Mode) -> Tensor:
@@ -228,13 +230,13 @@ def _synthesise(low: Tensor, high: Tensor, axis: int, wavelet: str, mode: Mode) 
         x = _fold(x, 2 * low.shape[axis], length // 2 - 1)
     else:
         x = x[..., length - 2 : x.shape[-1] - (length - 2)]
-    return x.unflatten(0, low.shape[:2]).movedim(-1, axis)
+    return x.reshape(*low.shape[:2], *x.shape[1:]).movedim(-1, axis)
 
 
 def _fold(x: Tensor, period: int, start: int) -> Tensor:
     """Add up what lies a whole number of periods apart; the first sample belongs at `-start`."""
     whole = math.ceil(x.shape[-1] / period) * period
-    return F.pad(x, (0, whole - x.shape[-1])).unflatten(-1, (-1, period)).sum(-2).roll(-start, -1)
+    return F.pad(x, (0, whole - x.shape[-1])).reshape(*x.shape[:-1], -1, period).sum(-2).roll(-start, -1)
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:

@@ -1,0 +1,23 @@
+"""Sphinx configuration: Markdown pages, and the reference from docstrings."""
+
+from __future__ import annotations
+
+from d4k import __version__
+
+project = "d4k"
+author = "the d4k contributors"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"d4k {release}"
+
+# docstrings put code into single backticks, as Markdown does
+default_role = "literal"
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True

@@ -1,0 +1,207 @@
+"""The FLUX.1 backbone against diffusers' own pipeline, on the tiny checkpoint and on the published shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransformer2DModel
+
+from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, create
+from d4k.sampling import draw_noise, sample_latents
+from d4k.testing import check_backbone
+from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
+
+PROMPTS = ["a tabby cat", "a rocket lifting off at night"]
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return Pipeline.from_pretrained("tiny-flux", device="cpu")
+
+
+def test_it_satisfies_the_contract(pipe):
+    """The backbone passes the checks every backbone must pass."""
+    check_backbone(pipe.backbone)
+
+
+@pytest.mark.parametrize(("width", "height", "guidance"), [(256, 256, 4.0), (192, 320, 1.0)])
+def test_latents_equal_the_stock_pipeline(pipe, width, height, guidance):
+    """Same checkpoint, prompts, seeds, steps and size: latents within 1e-4 of diffusers' own pipeline in float32."""
+    stock = pipe.backbone.pipeline(
+        PROMPTS,
+        width=width,
+        height=height,
+        num_inference_steps=6,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
+        max_sequence_length=24,
+        output_type="latent",
+    ).images
+    stock = unpack(stock, height // 8, width // 8)
+    noise = draw_noise(pipe.backbone, [3, 4], width, height)
+
+    ours = sample_latents(pipe.backbone, PROMPTS, noise, steps=6, guidance=guidance)
+
+    assert (ours - stock).abs().max() <= 1e-4
+
+
+def test_a_negative_prompt_is_ignored_with_a_warning(pipe):
+    """Guidance is an input of the model: there is nothing to steer away from, and the user is told."""
+    with pytest.warns(UserWarning, match="no negative prompt"):
+        pipe.backbone.encode_text(["a tabby cat"], "a brick wall")
+
+
+def test_guidance_reaches_the_model(pipe):
+    """Another guidance gives another velocity, and None gives the one of the option."""
+    text = pipe.backbone.encode_text(["a tabby cat"])
+    noisy, sigma = torch.randn(1, 16, 16, 16), torch.tensor([0.5])
+    with torch.no_grad():
+        usual, same, other = (
+            pipe.backbone.velocity(noisy, sigma, text, g) for g in (None, pipe.backbone.guidance, 1.0)
+        )
+
+    assert torch.equal(usual, same)
+    assert not torch.equal(usual, other)
+
+
+def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
+    """A scheduler that shifts by resolution (FLUX.1-dev) is driven as diffusers drives it."""
+    stock = FluxPipeline.from_pipe(pipe.backbone.pipeline)
+    stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, use_dynamic_shifting=True)
+    backbone = FluxBackbone(pipe.backbone.source)
+    backbone.attach(stock)
+    expected = stock(
+        "a tabby cat",
+        width=320,
+        height=256,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        generator=torch.Generator().manual_seed(0),
+        max_sequence_length=24,
+        output_type="latent",
+    ).images
+    expected = unpack(expected, 32, 40)
+
+    ours = sample_latents(backbone, ["a tabby cat"], draw_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
+
+    assert (ours - expected).abs().max() <= 1e-4
+
+
+def test_pixels_equal_the_stock_pipeline(pipe):
+    """Scale and shift of the autoencoder are applied: the decoded picture is diffusers' own."""
+    stock = pipe.backbone.pipeline(
+        "a tabby cat",
+        width=256,
+        height=256,
+        num_inference_steps=3,
+        guidance_scale=1.0,
+        generator=torch.Generator().manual_seed(0),
+        max_sequence_length=24,
+        output_type="pt",
+    ).images
+
+    noise = draw_noise(pipe.backbone, [0], 256, 256)
+    latents = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=1.0)
+    ours = pipe.backbone.decode(latents) / 2 + 0.5
+
+    assert (ours.clamp(0, 1) - stock).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("positions", ["native", "interpolate"])
+def test_the_published_model_takes_4096_pixels_at_f16(positions):
+    """FLUX.1-dev on the meta device: one velocity of a 256x256 latent has the right shape."""
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(guidance_embeds=True)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=16,
+        )
+        encoders = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+        noisy, sigma = torch.empty(1, 16, 256, 256), torch.empty(1)
+        text = Conditioning({"states": torch.empty(1, 512, 4096), "pooled": torch.empty(1, 768)})
+    config = transformer.config
+    assert (config.num_layers, config.num_single_layers, config.num_attention_heads) == (19, 38, 24)
+    backbone = FluxBackbone("black-forest-labs/FLUX.1-dev", positions=positions)
+    backbone.attach(
+        FluxPipeline(
+            transformer=transformer,
+            vae=vae,
+            scheduler=None,
+            text_encoder=encoders[0],
+            text_encoder_2=encoders[1],
+            tokenizer=None,
+            tokenizer_2=None,
+        )
+    )
+
+    with torch.no_grad():
+        velocity = backbone.velocity(noisy, sigma, text)
+
+    assert velocity.shape == (1, 16, 256, 256)
+    assert sum(p.numel() for p in transformer.parameters()) == pytest.approx(11.9e9, rel=0.02)
+
+
+def test_packing_equals_diffusers_and_is_undone():
+    """Tokens are those of diffusers' pipeline, and unpacking gives the latent back."""
+    latent = torch.randn(2, 16, 12, 20)
+
+    assert torch.equal(pack(latent), FluxPipeline._pack_latents(latent, 2, 16, 12, 20))
+    assert torch.equal(unpack(pack(latent), 12, 20), latent)
+
+
+def test_positions_equal_diffusers():
+    """Native positions are those of diffusers' pipeline; a step scales them."""
+    ids = FluxPipeline._prepare_latent_image_ids(1, 6, 10, "cpu", torch.float32)
+
+    assert torch.equal(token_positions(6, 10), ids)
+    assert torch.equal(token_positions(6, 10, 0.5), ids / 2)
+
+
+def test_interpolated_positions_stay_in_the_trained_range():
+    """At four times the area, positions advance by a half; at or below the trained size by one."""
+    backbone = Pipeline.from_pretrained("tiny-flux", device="cpu", positions="interpolate").backbone
+
+    assert backbone._position_step(64, 64) == 0.5
+    assert backbone._position_step(32, 32) == 1
+    assert backbone._position_step(16, 32) == 1
+
+
+def test_saved_models_load_in_diffusers(pipe, tmp_path):
+    """`DiffusionPipeline.from_pretrained` loads what `save_pretrained` wrote, with the same weights."""
+    pipe.save_pretrained(tmp_path / "model")
+
+    stock = DiffusionPipeline.from_pretrained(tmp_path / "model")
+
+    assert isinstance(stock, FluxPipeline)
+    saved = stock.transformer.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in pipe.backbone.trainable.state_dict().items())
+
+
+def test_options_survive_saving(tmp_path):
+    """A model saved with interpolated positions is loaded with them."""
+    Pipeline.from_pretrained("tiny-flux", device="cpu", positions="interpolate").save_pretrained(tmp_path / "model")
+
+    assert Pipeline.from_pretrained(tmp_path / "model", device="cpu").backbone.positions == "interpolate"
+
+
+def test_bfloat16_draws(pipe):
+    """Weights in bfloat16 draw a picture."""
+    half = Pipeline.from_pretrained("tiny-flux", device="cpu", dtype="bfloat16")
+
+    assert half.generate("a tabby cat", width=64, height=64, steps=2)[0].size == (64, 64)
+
+
+def test_a_missing_checkpoint_is_a_checkpoint_error(tmp_path):
+    """A folder without weights is refused by name."""
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        create("backbone", "flux", source=str(tmp_path)).load(device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("options", [{"positions": "stretch"}, {"text_tokens": 0}, {"guidance": -1}, {"steps": 0}])
+def test_options_out_of_range_are_refused(options):
+    """Each option says what it allows."""
+    with pytest.raises(ConfigError, match=f"backbone 'flux'.*{next(iter(options))}"):
+        create("backbone", "flux", source="x", **options)

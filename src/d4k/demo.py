@@ -1,0 +1,176 @@
+"""The paper's story in miniature: a model beyond its size, before and after fine-tuning there.
+
+`tiny-sd3` was trained at 256 pixels. Asked for more it falls apart, as SD3 and Flux do at 4K. It is fine-tuned at
+the larger size with the wavelet loss, and the same prompts and seeds are drawn again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
+
+from d4k.errors import OutputError
+from d4k.evaluation import evaluate, markdown_table, score_table, write_scores
+from d4k.files import atomic_file, write_text
+from d4k.images import Crop, open_picture, save_picture
+from d4k.pipeline import Pipeline, metrics_by_name
+from d4k.plugins import create
+from d4k.protocols import Dataset, Score
+from d4k.sampling import SamplingStep
+from d4k.training import Run
+
+__all__ = ["run_demo"]
+
+MODEL = "tiny-sd3"
+PHOTOS = ("astronaut", "coffee", "rocket", "retina")
+SIZE = 384
+STEPS = 300
+BATCH = 4
+LEARNING_RATE = 5e-4
+SAMPLING_STEPS = 28
+GUIDANCE = 2.0
+SEED = 0
+METRICS = ("glcm", "glcm-entropy", "compression-ratio")
+ROWS = ("photographs", "before", "after")
+MARKER = ".d4k-demo"
+
+
+@frozen
+class Outcome:
+    """What a demo leaves: its folder, the run and the scores of photographs, before and after."""
+
+    folder: Path
+    run: Run
+    scores: Mapping[str, Sequence[Score]]
+
+
+def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], object] = print) -> Outcome:
+    """Draw, fine-tune, draw again, score and lay it all out in a folder.
+
+    Args:
+        folder: made anew; an earlier demo in it is replaced, anything else is refused.
+        steps: fine-tuning steps; None is what the demo was tuned for.
+        say: receives what happens, a line at a time.
+
+    Raises:
+        OutputError: the folder holds something that is not a demo.
+    """
+    started = time.monotonic()
+    _claim(folder)
+    dataset = create("dataset", "sample-photos", names=list(PHOTOS))
+    prompts = [dataset[i].caption for i in range(len(dataset))]
+    _save_photographs(dataset, folder / "photographs")
+
+    say(f"1/4 {MODEL}, trained at 256 pixels, draws {len(prompts)} prompts at {SIZE}")
+    _draw(Pipeline.from_pretrained(MODEL), prompts, folder / "before")
+
+    say(f"2/4 fine-tuning at {SIZE} pixels with the wavelet loss, positions interpolated")
+    pipe = Pipeline.from_pretrained(MODEL, positions="interpolate")
+    run = pipe.train(
+        dataset="sample-photos",
+        dataset_options={"names": list(PHOTOS)},
+        loss="wavelet",
+        output_dir=folder / "run",
+        steps=steps or STEPS,
+        width=SIZE,
+        height=SIZE,
+        batch_size=BATCH,
+        lr=LEARNING_RATE,
+        schedule="cosine",
+        shift=2.0,
+        save_every=0,
+    )
+
+    say("3/4 the same prompts and seeds again")
+    _draw(pipe, prompts, folder / "after")
+
+    say("4/4 scores")
+    scores = {row: evaluate(folder / row, metrics_by_name(METRICS)) for row in ROWS}
+    write_scores(scores, folder / "scores.json")
+    write_text(folder / "scores.md", markdown_table(scores))
+    _contact_sheet(folder, prompts)
+    _loss_curve(run.losses, folder / "loss.png")
+    say(f"\n{score_table(scores)}\n")
+    for name, what in (
+        ("contact-sheet.png", "photograph, before and after, side by side"),
+        ("scores.md", "the table above"),
+        ("loss.png", "the loss curve"),
+        ("run/config.toml", "the settings of the run"),
+        ("run/model", "the fine-tuned model"),
+    ):
+        say(f"{folder / name}: {what}")
+    say(f"{time.monotonic() - started:.0f} seconds")
+    return Outcome(folder, run, scores)
+
+
+def _claim(folder: Path) -> None:
+    """Empty a folder that an earlier demo made, and mark it; refuse any other that is not empty."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARKER).is_file())):
+        raise OutputError(f"{folder} exists and is not an earlier demo; name another folder with --output")
+    if folder.exists():
+        shutil.rmtree(folder)
+    write_text(folder / MARKER, "made by d4k demo; replaced by the next one\n")
+
+
+def _save_photographs(dataset: Dataset, folder: Path) -> None:
+    crop = Crop(SIZE, SIZE)
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        save_picture(crop(open_picture(sample.source, label=sample.id), 0), _file(folder, index))
+
+
+def _draw(pipe: Pipeline, prompts: Sequence[str], folder: Path) -> None:
+    with tqdm(total=len(prompts) * SAMPLING_STEPS, desc="drawing", unit="step") as bar:
+
+        def progress(step: SamplingStep) -> None:  # noqa: ARG001
+            bar.update()
+
+        for index, prompt in enumerate(prompts):
+            picture = pipe.generate(
+                prompt, width=SIZE, height=SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE, seed=SEED, on_step=progress
+            )[0]
+            save_picture(picture, _file(folder, index), recipe=picture.info["d4k"])
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"{index:02d}-{PHOTOS[index]}.png"
+
+
+def _contact_sheet(folder: Path, prompts: Sequence[str]) -> None:
+    """Rows photograph, before and after; a column a prompt; every picture at its own size."""
+    label, gap, top = 190, 12, 44
+    sheet = Image.new("RGB", (label + len(prompts) * (SIZE + gap), top + len(ROWS) * (SIZE + gap)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(22)
+    titles = {"photographs": "photograph", "before": "before", "after": "after fine-tuning"}
+    for column, prompt in enumerate(prompts):
+        draw.text((label + column * (SIZE + gap), 10), prompt, "black", font=ImageFont.load_default(19))
+    for row, name in enumerate(ROWS):
+        y = top + row * (SIZE + gap)
+        draw.text((8, y + SIZE // 2), titles[name], "black", font=font)
+        for column in range(len(prompts)):
+            sheet.paste(open_picture(_file(folder / name, column)), (label + column * (SIZE + gap), y))
+    save_picture(sheet, folder / "contact-sheet.png")
+
+
+def _loss_curve(losses: Sequence[float], path: Path) -> None:
+    """The loss of every step, and its running mean."""
+    from matplotlib.figure import Figure
+
+    values = torch.tensor(losses)
+    width = max(1, len(values) // 20)
+    mean = values.unfold(0, width, 1).mean(-1)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(values) + 1), values, color="lightgrey", label="each step")
+    axes.plot(range(width, len(values) + 1), mean, color="black", label=f"mean of {width} steps")
+    axes.set(xlabel="step", ylabel="wavelet loss", ylim=(0, None))
+    axes.legend()
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)

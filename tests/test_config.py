@@ -1,0 +1,173 @@
+"""Settings: TOML in, frozen classes, a resolved copy out; every wrong key and value is named."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d4k import config as module
+from d4k.config import Component, RunConfig, from_mapping, read_toml, with_settings, write_toml
+from d4k.errors import ConfigError
+
+LEAST: dict[str, Any] = {"model": "m", "dataset": {"name": "folder"}, "output_dir": "out"}
+FULL = """
+model = "m"
+output_dir = "out"
+seed = 3
+[backbone]
+positions = "interpolate"
+[dataset]
+name = "folder"
+[dataset.options]
+path = "photos"
+[flow]
+density = "uniform"
+guidance = 3.5
+[training]
+steps = 7
+"""
+
+
+def test_smallest_configuration_takes_defaults() -> None:
+    """Model, dataset and output folder are all that must be said."""
+    config = from_mapping(RunConfig, LEAST)
+    assert config.dataset == Component("folder")
+    assert (config.loss.name, config.seed, config.training.steps, config.data.width) == ("wavelet", 0, 1000, None)
+
+
+def test_toml_becomes_nested_settings(tmp_path: Path) -> None:
+    """Tables are sections, option tables stay mappings."""
+    path = tmp_path / "run.toml"
+    path.write_text(FULL)
+    config = from_mapping(RunConfig, read_toml(path))
+    assert dict(config.dataset.options) == {"path": "photos"}
+    assert (config.flow.density, config.flow.guidance, config.training.steps) == ("uniform", 3.5, 7)
+    assert dict(config.backbone) == {"positions": "interpolate"}
+
+
+def test_resolved_copy_reads_back_equal(tmp_path: Path) -> None:
+    """Writing and reading gives the same settings; None, which TOML lacks, is left out."""
+    path = tmp_path / "run.toml"
+    path.write_text(FULL)
+    config = from_mapping(RunConfig, read_toml(path))
+    write_toml(config, tmp_path / "copy.toml")
+    assert from_mapping(RunConfig, read_toml(tmp_path / "copy.toml")) == config
+    assert "width" not in (tmp_path / "copy.toml").read_text()
+    assert "batch_size = 1" in (tmp_path / "copy.toml").read_text()
+
+
+def test_sections_that_are_objects_already_are_taken() -> None:
+    """Python callers may pass settings classes instead of tables."""
+    config = from_mapping(RunConfig, {**LEAST, "dataset": Component("mine")})
+    assert config.dataset.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({**LEAST, "modle": 1}, r"unknown key 'modle'; did you mean 'model'\? Known: model, dataset, output_dir, loss"),
+        ({**LEAST, "zebra": 1}, r"unknown key 'zebra'\. Known: model"),
+        ({**LEAST, "training": {"step": 1}}, r"unknown key 'training.step'; did you mean 'steps'\?"),
+        ({**LEAST, "dataset": {"name": "x", "option": {}}}, r"unknown key 'dataset.option'; did you mean 'options'\?"),
+        ({"model": "m"}, r"missing key 'dataset'"),
+        ({**LEAST, "dataset": {}}, r"missing key 'dataset.name'"),
+        ({**LEAST, "training": 5}, r"training must be a table, got 5"),
+        ({**LEAST, "backbone": 5}, r"backbone must be a table of options, got 5"),
+        ({**LEAST, "model": ""}, r"model must be a string that is not empty, got ''"),
+        ({**LEAST, "model": 3}, r"model must be a string that is not empty, got 3"),
+        ({**LEAST, "seed": -1}, r"seed must be a whole number of at least 0, got -1"),
+        ({**LEAST, "seed": True}, r"seed must be a whole number of at least 0, got True"),
+        ({**LEAST, "training": {"steps": 0}}, r"training.steps must be a whole number of at least 1, got 0"),
+        ({**LEAST, "training": {"steps": 1.5}}, r"training.steps must be a whole number of at least 1, got 1.5"),
+        ({**LEAST, "training": {"clip": "1"}}, r"training.clip must be a number of at least 0, got '1'"),
+        ({**LEAST, "training": {"clip": True}}, r"training.clip must be a number of at least 0, got True"),
+        ({**LEAST, "training": {"precision": "fp8"}}, r"training.precision must be one of no, bf16, fp16, got 'fp8'"),
+        ({**LEAST, "training": {"gradient_checkpointing": 1}}, r"gradient_checkpointing must be true or false, got 1"),
+        ({**LEAST, "training": {"caption_dropout": 1.1}}, r"training.caption_dropout must be a number of at least 0 and at most 1, got 1.1"),
+        ({**LEAST, "optimizer": {"lr": 0}}, r"optimizer.lr must be a number above 0, got 0"),
+        ({**LEAST, "optimizer": {"name": "sgd"}}, r"optimizer.name must be one of adamw, adamw-8bit, got 'sgd'"),
+        ({**LEAST, "optimizer": {"beta1": 1.0}}, r"optimizer.beta1 must be a number of at least 0 and below 1, got 1.0"),
+        ({**LEAST, "schedule": {"name": "x"}}, r"schedule.name must be one of constant, .*, got 'x'"),
+        ({**LEAST, "data": {"width": 0}}, r"data.width must be a whole number of at least 1, got 0"),
+        ({**LEAST, "data": {"crop": "left"}}, r"data.crop must be one of center, random, got 'left'"),
+        ({**LEAST, "flow": {"density": "x"}}, r"flow.density must be one of uniform, logit-normal, mode, got 'x'"),
+        ({**LEAST, "flow": {"mode_scale": 2.0}}, r"flow.mode_scale must be a number of at least -1 and at most 1.75194, got 2.0"),
+        ({**LEAST, "flow": {"mode_scale": -1.1}}, r"flow.mode_scale must be .*, got -1.1"),
+        ({**LEAST, "flow": {"mean": float("inf")}}, r"flow.mean must be a finite number, got inf"),
+        ({**LEAST, "flow": {"guidance": -1}}, r"flow.guidance must be a number of at least 0, got -1"),
+        ({**LEAST, "optimizer": {"lr": float("nan")}}, r"optimizer.lr must be a number above 0, got nan"),
+    ],
+)
+def test_wrong_settings_are_named_in_full(data: dict[str, Any], message: str) -> None:
+    """The message names the key with its section, what is allowed and what was given."""
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(RunConfig, data)
+
+
+@pytest.mark.parametrize("cls", [cls for _, cls in inspect.getmembers(module, attrs.has)], ids=lambda cls: cls.__name__)
+def test_settings_are_frozen_and_every_field_is_documented(cls: Any) -> None:
+    """A key that is public is described; no settings object changes after it was made."""
+    documented = inspect.getdoc(cls) or ""
+    for attribute in attrs.fields(cls):
+        assert f"{attribute.name}:" in documented, f"{cls.__name__}.{attribute.name} is not documented"
+    assert cls.__setattr__ is not object.__setattr__
+
+
+def test_unreadable_files_say_why(tmp_path: Path) -> None:
+    """A missing file, a folder, broken TOML and binary data are ConfigErrors that name the file."""
+    (tmp_path / "a.toml").write_text("x = ")
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
+    for name, reason in [("none.toml", "No such file"), (".", "Is a directory"), ("a.toml", "not valid TOML"),
+                         ("b.toml", "not valid TOML")]:  # fmt: skip
+        with pytest.raises(ConfigError, match=reason):
+            read_toml(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("seed=1", {"seed": 1}),
+        ("optimizer.lr = 1e-5", {"optimizer": {"lr": 1e-5}}),
+        ("model=tiny-sd3", {"model": "tiny-sd3"}),
+        ('model="a = b"', {"model": "a = b"}),
+        ("model=a=b", {"model": "a=b"}),
+        ("data.flip=true", {"data": {"flip": True}}),
+        ("loss.options.weights=[1, 2]", {"loss": {"options": {"weights": [1, 2]}}}),
+    ],
+)
+def test_settings_are_toml_or_plain_words(setting: str, expected: dict[str, Any]) -> None:
+    """`key=value` makes its tables as needed."""
+    assert with_settings({}, [setting]) == expected
+
+
+def test_settings_override_one_key_and_keep_the_rest() -> None:
+    """The last one counts; neighbours stay; the mapping given is not changed."""
+    before = {"training": {"steps": 5, "clip": 1.0}, "loss": {"options": {"levels": 1}}}
+    after = with_settings(before, ["training.steps=6", "training.steps=7", "loss.options.levels=2"])
+    assert after == {"training": {"steps": 7, "clip": 1.0}, "loss": {"options": {"levels": 2}}}
+    assert before == {"training": {"steps": 5, "clip": 1.0}, "loss": {"options": {"levels": 1}}}
+
+
+@pytest.mark.parametrize("setting", ["steps", "=5", " =5", ""])
+def test_settings_that_are_no_settings_are_refused(setting: str) -> None:
+    """The message shows the form."""
+    with pytest.raises(ConfigError, match=r"cannot read the setting .* write it as key=value"):
+        with_settings({}, [setting])
+
+
+def test_a_value_cannot_become_a_table() -> None:
+    """`seed.x=1` beside `seed=3` is a mistake, not a replacement."""
+    with pytest.raises(ConfigError, match="cannot set 'seed.x': 'seed' is a value, not a table"):
+        with_settings({"seed": 3}, ["seed.x=1"])
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.integers() | st.booleans() | st.text(st.characters(codec="ascii"))))
+def test_applying_no_settings_changes_nothing(data: dict[str, Any]) -> None:
+    """An empty list of settings is the identity."""
+    assert with_settings(data, []) == data

@@ -1,0 +1,47 @@
+"""The demo, shortened: it leaves everything it promises, twice in a row, and never eats a foreign folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from d4k import OutputError, demo
+from d4k.images import read_recipe
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A demo of seconds: small pictures, few steps."""
+    monkeypatch.setattr(demo, "SIZE", 64)
+    monkeypatch.setattr(demo, "SAMPLING_STEPS", 1)
+    monkeypatch.setattr(demo, "PHOTOS", ("astronaut", "retina"))
+
+
+def test_it_leaves_pictures_scores_curve_and_configuration(short, tmp_path):
+    """Run twice in a row: the second replaces the first."""
+    said: list[str] = []
+    for _ in range(2):
+        outcome = demo.run_demo(tmp_path / "demo", steps=2, say=said.append)
+
+    folder = tmp_path / "demo"
+    for row in demo.ROWS:
+        assert len(list((folder / row).glob("*.png"))) == 2
+    assert read_recipe(folder / "after" / "00-astronaut.png")["options"]["positions"] == "interpolate"
+    assert Image.open(folder / "contact-sheet.png").width > 2 * 64
+    assert Image.open(folder / "loss.png").width > 500
+    assert list(json.loads((folder / "scores.json").read_text())["scores"]) == list(demo.ROWS)
+    assert "| after |" in (folder / "scores.md").read_text()
+    assert (folder / "run" / "config.toml").is_file()
+    assert outcome.run.steps == 2
+    assert any("contact-sheet.png" in line for line in said)
+
+
+def test_it_refuses_a_folder_that_is_not_a_demo(short, tmp_path):
+    """A folder with other files in it is left alone."""
+    (tmp_path / "thesis.txt").write_text("mine")
+
+    with pytest.raises(OutputError, match="not an earlier demo"):
+        demo.run_demo(tmp_path, steps=1)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
