@@ -15,6 +15,7 @@ html_title = f"d4k {release}"
 
 # docstrings put code into single backticks, as Markdown does
 default_role = "literal"
+smartquotes = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from d4k import CheckpointError, Conditioning, LatentSpec, SamplingDefaults, hookimpl, plugins
 from d4k.config import RunConfig, from_mapping
+from d4k.plugins import registry
 
 torch.set_num_threads(1)
 
@@ -85,7 +86,9 @@ class FakeBackbone:
     def decode(self, latent: Tensor) -> Tensor:
         return nn.functional.pixel_shuffle(latent, FACTOR)
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None) -> Tensor:
+    def velocity(
+        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+    ) -> Tensor:
         wanted: Tensor = self.trainable(noisy, sigma, conditioning.tensors["text"])
         if guidance is None or "negative" not in conditioning.tensors:
             return wanted
@@ -171,11 +174,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     def do(**found: Any) -> None:
         points = [Point(name, plugin) for name, plugin in found.items()]
         monkeypatch.setattr(plugins, "entry_points", lambda group: points)
-        plugins.registry.cache_clear()
+        registry.cache_clear()
 
     monkeypatch.delenv("D4K_PLUGINS", raising=False)
     yield do
-    plugins.registry.cache_clear()
+    registry.cache_clear()
 
 
 @pytest.fixture
@@ -216,7 +219,13 @@ def run_config(tmp_path: Path) -> Callable[..., RunConfig]:
     """`run_config("name", training={...}, ...)`: settings of a short exact run into `tmp_path/name`."""
 
     def make(name: str = "run", **sections: Any) -> RunConfig:
-        training = {"steps": 4, "batch_size": 2, "save_every": 0, "caption_dropout": 0.0, **sections.pop("training", {})}
+        training = {
+            "steps": 4,
+            "batch_size": 2,
+            "save_every": 0,
+            "caption_dropout": 0.0,
+            **sections.pop("training", {}),
+        }
         data = {"model": "fake-model", "dataset": {"name": "folder"}, "loss": {"name": "mse"}, **sections}
         return from_mapping(RunConfig, {"output_dir": str(tmp_path / name), **data, "training": training})
 

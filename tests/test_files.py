@@ -46,14 +46,18 @@ def test_full_disk_is_one_clear_output_error(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "a.txt"
     path.write_text("old")
     monkeypatch.setattr(os if call == "fsync" else Path, call, _full)
-    with pytest.raises(OutputError, match=r"cannot write .*a\.txt: No space left on device; nothing was left half-written"):
+    with pytest.raises(
+        OutputError, match=r"cannot write .*a\.txt: No space left on device; nothing was left half-written"
+    ):
         write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_full_disk_leaves_the_old_folder_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_full_disk_leaves_the_old_folder_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     """A folder is replaced as a whole or not at all."""
     path = tmp_path / "model"
     path.mkdir()

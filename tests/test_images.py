@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import struct
 import zlib
@@ -19,6 +20,7 @@ from PIL import ExifTags, Image, ImageCms
 from d4k.errors import ConfigError, DataError, OutputError
 from d4k.images import (
     Crop,
+    _span,
     list_pictures,
     open_picture,
     picture_size,
@@ -72,10 +74,20 @@ def cmyk_profile() -> bytes:
     nodes = b"".join(black if node & 1 else red if node & 8 else white for node in range(16))
     identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + nodes + bytes(range(256)) * 3
-    kinds = b"prtr", b"CMYK", b"Lab ", b"", b"acsp"
-    header = struct.pack(">I4sI4s4s4s12s4s", 144 + len(table), b"lcms", 0x02100000, *kinds)
+    return profile(b"prtr", b"CMYK", b"Lab ", b"A2B0", table)
+
+
+def linear_grey_profile() -> bytes:
+    """A grey whose numbers are proportional to light."""
+    return profile(b"mntr", b"GRAY", b"XYZ ", b"kTRC", b"curv\0\0\0\0\0\0\0\0")
+
+
+def profile(device: bytes, space: bytes, connection: bytes, tag: bytes, data: bytes) -> bytes:
+    """An ICC profile of version 2 with one tag, under the D50 illuminant."""
+    kinds = device, space, connection, b"", b"acsp"
+    header = struct.pack(">I4sI4s4s4s12s4s", 144 + len(data), b"lcms", 0x02100000, *kinds)
     header = header.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
-    return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+    return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, tag, 144, len(data)) + data
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
@@ -172,14 +184,21 @@ def test_cmyk_comes_out_as_rgb_with_the_right_polarity(tmp_path):
 def test_an_embedded_profile_is_converted_to_srgb(tmp_path):
     """A profile that exchanges red and blue exchanges them; the alpha channel and other modes are not disturbed."""
     stored = Image.fromarray(NOISE)
-    profile = swapped_profile()
-    stored.save(tmp_path / "rgb.png", icc_profile=profile)
-    stored.quantize(64).save(tmp_path / "palette.png", icc_profile=profile)
+    swapped = swapped_profile()
+    stored.save(tmp_path / "rgb.png", icc_profile=swapped)
+    stored.quantize(64).save(tmp_path / "palette.png", icc_profile=swapped)
     stored.putalpha(255)
-    stored.save(tmp_path / "rgba.png", icc_profile=profile)
+    stored.save(tmp_path / "rgba.png", icc_profile=swapped)
     for name in ("rgb.png", "rgba.png", "palette.png"):
         assert np.abs(pixels(tmp_path / name).astype(int) - NOISE[..., ::-1]).max() <= 2
     assert "icc_profile" not in open_picture(tmp_path / "rgb.png").info
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_grey_profile_is_converted_with_and_without_alpha(tmp_path, mode):
+    """Half of the light is 188 of 255 in sRGB."""
+    Image.new("L", (2, 2), 128).convert(mode).save(tmp_path / "a.png", icc_profile=linear_grey_profile())
+    assert np.abs(pixels(tmp_path / "a.png").astype(int) - 188).max() <= 1
 
 
 def test_a_cmyk_profile_decides_what_the_inks_look_like(tmp_path):
@@ -350,6 +369,16 @@ def test_a_crop_has_the_size_asked_for_and_repeats(size, wanted, seed, position)
     first, second = (crop(Image.fromarray(ramp), seed) for _ in range(2))
     assert first.size == wanted[::-1]
     assert first.tobytes() == second.tobytes()
+
+
+def test_a_cut_has_its_length_and_stays_inside():
+    """For sides whose scaled length is not whole, at both ends: Pillow refuses a box that sticks out."""
+    for length, wanted, extra in itertools.product(range(1, 60), range(1, 60, 3), (1, 1.07, 1.5)):
+        scale = wanted / length * extra
+        for where in (0, 0.5, 0.999):
+            start, end = _span(length, wanted, scale, where)
+            assert 0 <= start < end <= length
+            assert abs((end - start) * scale - wanted) < 1e-9
 
 
 def test_a_crop_covers_and_cuts_the_middle():

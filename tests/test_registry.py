@@ -74,7 +74,9 @@ def test_two_plugins_claiming_one_name_are_both_named_on_use() -> None:
     registry = Registry()
     for item in (entry(), entry(plugin="d4k-two"), entry("other")):
         registry.add(item)
-    with pytest.raises(PluginError, match=r"loss 'lens' is claimed by d4k-one 1\.0 and d4k-two 1\.0; uninstall") as caught:
+    with pytest.raises(
+        PluginError, match=r"loss 'lens' is claimed by d4k-one 1\.0 and d4k-two 1\.0; uninstall"
+    ) as caught:
         registry.get("loss", "lens")
     assert caught.value.plugins == ("d4k-one", "d4k-two")
     assert registry.clashes() == [str(caught.value)]
@@ -86,16 +88,22 @@ def test_unknown_kind_and_name_list_what_there_is() -> None:
     registry = Registry()
     registry.add(entry())
     wrong: Any = "los"
-    with pytest.raises(UnknownNameError, match=r"unknown kind 'los'; did you mean 'loss'\? Known: backbone, checkpoint"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown kind 'los'; did you mean 'loss'\? Known: backbone, checkpoint"
+    ):
         registry.get(wrong, "lens")
-    with pytest.raises(UnknownNameError, match=r"unknown loss 'lense'; did you mean 'lens'\? Known: lens\. Try: d4k plugins"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown loss 'lense'; did you mean 'lens'\? Known: lens\. Try: d4k plugins"
+    ):
         registry.get("loss", "lense")
 
 
 def test_using_a_name_of_a_plugin_that_failed_raises_its_reason() -> None:
     """The user learns why the name is missing, not only that it is."""
     registry = Registry(failures={"d4k-wavelet": "ImportError: no pywt"})
-    with pytest.raises(PluginError, match="loss 'wavelet' is not available: plugin d4k-wavelet failed to load: ImportError"):
+    with pytest.raises(
+        PluginError, match="loss 'wavelet' is not available: plugin d4k-wavelet failed to load: ImportError"
+    ):
         registry.get("loss", "wavelet")
     with pytest.raises(UnknownNameError):
         registry.get("loss", "mse")

@@ -12,6 +12,7 @@ import torch
 from attrs import frozen
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from d4k.errors import CheckpointError, UnknownNameError
@@ -68,7 +69,10 @@ def find_model(model: str) -> Source:
         model = str(folder / "model") if (folder / "model" / "model_index.json").is_file() else model
     elif "/" not in model or model.startswith((".", "/", "~")) or model.count("/") > 1:
         hint = "Or give a folder in the diffusers layout, or a Hub id such as owner/name."
-        raise UnknownNameError("model", model, names.names("checkpoint"), hint)
+        try:
+            names.get("checkpoint", model)  # raises the reason if the plugin of that name did not load
+        except UnknownNameError:
+            raise UnknownNameError("model", model, names.names("checkpoint"), hint) from None
     card = _read_card(model)
     name = card.get("backbone") or _detect(model)
     return Source(str(name), model, card.get("options", {}))
@@ -77,7 +81,10 @@ def find_model(model: str) -> Source:
 def _detect(model: str) -> str:
     index = _fetch_json(model, "model_index.json")
     if index is None:
-        raise CheckpointError(f"{model} has no model_index.json; d4k reads models in the diffusers layout")
+        if Path(model).is_dir():
+            raise CheckpointError(f"{model} has no model_index.json; d4k reads models in the diffusers layout")
+        # offline, huggingface_hub reports a file that is not in its cache as one that does not exist
+        raise CheckpointError(f"{model} has no model_index.json, or the Hub cannot be reached. {OFFLINE}")
     pipeline = index.get("_class_name")
     names = registry()
     readers = {
@@ -97,6 +104,8 @@ def _read_card(model: str) -> dict[str, Any]:
     card = _fetch_json(model, CARD) or {}
     if card.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
+    if not isinstance(card.get("options", {}), dict):
+        raise CheckpointError(f"{model}/{CARD} must hold a table of options, got {card['options']!r}")
     return card
 
 
@@ -149,7 +158,7 @@ def load_pipeline(pipeline_class: Any, source: str, dtype: torch.dtype) -> Any:
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Write a diffusers pipeline into a folder, as safetensors."""
-    with _quiet():
+    with _quiet(), _disk_errors():
         pipeline.save_pretrained(folder, safe_serialization=True)
 
 
@@ -166,6 +175,15 @@ def _quiet() -> Iterator[None]:
     finally:
         for logging in (diffusers_logging, transformers_logging):
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn what safetensors and torch raise on a full disk into OSError."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        raise OSError(f"is the disk full? {_first_line(error).rstrip('.')}") from error
 
 
 def write_card(folder: Path, backbone: str, options: Mapping[str, Any]) -> None:
@@ -192,8 +210,10 @@ def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any,
     target = folder / f"step-{step:08d}"
     with atomic_folder(target) as temporary:
         weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
-        save_file(weights, temporary / "trainable.safetensors")
-        torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, temporary / "optimizer.pt")
+        rest = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        with _disk_errors():
+            save_file(weights, temporary / "trainable.safetensors")
+            torch.save(rest, temporary / "optimizer.pt")
         write_json(temporary / "state.json", {"format": FORMAT, "step": step})
     return target
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 class Commands(click.Group):
     """Prints a `D4KError` as one line and exits with code 2; anything else is a bug and keeps its traceback."""
@@ -48,12 +50,12 @@ def main() -> None:
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
 def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None) -> None:
-    r"""Fine-tune a model as RUN.toml and the settings say.
+    """Fine-tune a model as RUN.toml and the settings say.
 
     \b
     Example:
       d4k train examples/train_tiny.toml --set training.steps=20 --set output_dir=runs/first
-    """
+    """  # noqa: D301
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
     config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
@@ -82,12 +84,12 @@ def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: 
 @click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
 def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, output: Path, **options: Any) -> None:
-    r"""Draw one picture for each PROMPT, with the recipe stored inside.
+    """Draw one picture for each PROMPT, with the recipe stored inside.
 
     \b
     Example:
       d4k generate "a tabby cat" "a rocket lifting off at night" --model tiny-sd3 --seed 1 --output cats
-    """
+    """  # noqa: D301
     texts = [*prompts, *(read_prompts(prompt_file) if prompt_file else [])]
     if not texts:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
@@ -122,12 +124,12 @@ def evaluate(
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
-    r"""Measure the pictures in FOLDER.
+    """Measure the pictures in FOLDER.
 
     \b
     Example:
       d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
-    """
+    """  # noqa: D301
     from d4k import evaluation
     from d4k.pipeline import metrics_by_name
 
@@ -147,12 +149,12 @@ def evaluate(
 
 @main.command()
 def plugins() -> None:
-    r"""List what is registered, and what failed to load and why.
+    """List what is registered, and what failed to load and why.
 
     \b
     Example:
       d4k plugins
-    """
+    """  # noqa: D301
     from d4k.plugins import registry
 
     names = registry()
@@ -174,12 +176,12 @@ def plugins() -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Made anew.")
 @click.option("--steps", type=click.IntRange(min=1), help="Fine-tuning steps, to make it shorter or longer.")
 def demo(output: Path, steps: int | None) -> None:
-    r"""Fine-tune a tiny model beyond its size, draw before and after, and score both. Offline, a few minutes.
+    """Fine-tune a tiny model beyond its size, draw before and after, and score both. Offline, a few minutes.
 
     \b
     Example:
       d4k demo --output demo
-    """
+    """  # noqa: D301
     from d4k.demo import run_demo
 
     run_demo(output, steps=steps, say=click.echo)
@@ -192,7 +194,7 @@ def read_prompts(path: Path) -> list[str]:
         DataError: it cannot be read, is not text, or holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"cannot read prompts from {path}: {error.strerror}", path) from error
     except UnicodeDecodeError as error:
@@ -212,6 +214,10 @@ def _targets(output: Path, prompts: list[str], seed: int) -> list[Path]:
     from d4k.files import empty_folder
 
     if output.suffix:
+        if output.suffix.lower() not in PICTURES:
+            raise ConfigError(
+                f"cannot write {output}: unknown ending '{output.suffix}'; allowed: {', '.join(PICTURES)}"
+            )
         if len(prompts) > 1:
             raise ConfigError(f"{len(prompts)} prompts do not fit into one file, {output}; name a folder")
         if output.exists():
@@ -228,7 +234,7 @@ class _Bar:
     def __init__(self, pictures: int) -> None:
         from tqdm import tqdm
 
-        self.pictures, self.bar = pictures, tqdm(desc="generating", unit="step", file=sys.stderr)
+        self.pictures, self.bar = pictures, tqdm(desc="generating", unit="step", delay=0.1, file=sys.stderr)
 
     def __enter__(self) -> _Bar:
         return self

@@ -183,7 +183,7 @@ class ScheduleSettings:
 
     Args:
         name: what `diffusers.optimization.get_scheduler` calls it.
-        warmup_steps: steps from zero to the full rate.
+        warmup_steps: steps from zero to the full rate; not with `constant`.
     """
 
     name: str = field(
@@ -191,6 +191,11 @@ class ScheduleSettings:
         validator=one_of("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
     )
     warmup_steps: int = field(default=0, validator=whole(0))
+
+    @warmup_steps.validator
+    def _check_used(self, attribute: attrs.Attribute[int], value: int) -> None:
+        if value and self.name == "constant":
+            raise ConfigError(f"{attribute.name} has no effect on 'constant'; choose 'constant_with_warmup'")
 
 
 @frozen

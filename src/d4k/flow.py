@@ -28,7 +28,10 @@ __all__ = [
 ]
 
 Density = Literal["uniform", "logit-normal", "mode"]
+"""How training draws noise levels; see `draw_sigma`."""
+
 Weighting = Literal["none", "sigma-sqrt", "cosmap"]
+"""How the loss of a sample is weighted by its noise level; see `sigma_weight`."""
 
 
 def per_sample(sigma: Tensor) -> Tensor:

@@ -202,7 +202,12 @@ def train(
         module.enable_gradient_checkpointing()  # type: ignore[operator]
     optimizer = _optimizer(config.optimizer, module)
     settings = config.training
-    schedule = get_scheduler(config.schedule.name, optimizer, config.schedule.warmup_steps, settings.steps)
+    schedule = get_scheduler(
+        config.schedule.name,
+        optimizer,
+        num_warmup_steps=config.schedule.warmup_steps,
+        num_training_steps=settings.steps,
+    )
     first = 0 if state is None else load_state(state, module, optimizer, schedule)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     backbone.trainable = wrapped
@@ -210,14 +215,15 @@ def train(
         with _Journal(folder, accelerator, settings.steps, first) as journal:
             for step in range(first + 1, settings.steps + 1):
                 value, norm = _step(accelerator, backbone, loss, feed, config, optimizer, step)
-                schedule.step()
                 journal.add(step, value, norm, schedule.get_last_lr()[0])
+                schedule.step()
                 if settings.save_every and step % settings.save_every == 0 and accelerator.is_main_process:
                     save_state(folder / "checkpoints", step, module, optimizer, schedule)
                 if on_step is not None:
                     on_step(step, value)
     finally:
-        backbone.trainable = module
+        # accelerate patches the module's own forward with autocast, which must not outlive the run
+        backbone.trainable = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         module.eval()
     if accelerator.is_main_process:
         if not settings.save_every or settings.steps % settings.save_every:

@@ -147,9 +147,7 @@ class WaveletLoss:
             for name, value in PUBLISHED.items():
                 given = getattr(self, name)
                 if given != value:
-                    raise ValueError(
-                        f"preset 'published' means {name} = {value!r}, got {given!r}; leave one of them out"
-                    )
+                    raise ValueError(f"preset 'published' means {name} = {value!r}, got {given!r}; leave one out")
         if self.degenerate:
             warnings.warn(self._plain_truth(), UserWarning, stacklevel=3)
 

@@ -1,0 +1,376 @@
+"""The command line: what it writes, and one clear line with exit code 2 for everything a user can get wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from d4k import OutputError, __version__
+from d4k.cli import main, read_prompts
+from d4k.errors import DataError
+from d4k.images import read_recipe
+
+SMALL = ("--width", "16", "--height", "12", "--steps", "2", "--device", "cpu")
+FAKE = ("--model", "fake-model", *SMALL)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_plugin: None) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def d4k(*arguments: str | Path) -> Result:
+    """Run a command in this process; what is not a D4KError is raised."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False, prog_name="d4k")
+
+
+def refused(*arguments: str | Path) -> str:
+    """The one line that a command fails with; exit code 2, nothing on the standard output, no traceback."""
+    result = d4k(*arguments)
+    lines = result.stderr.splitlines()
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert [line.startswith("error: ") for line in lines] == [True], result.stderr
+    return lines[0]
+
+
+def settings(**values: Any) -> list[str]:
+    """`--set` for a short run on the folder `photos`."""
+    usual = {
+        "model": "fake-model", "dataset.name": "folder", "dataset.options.path": "photos", "loss.name": "mse",
+        "output_dir": "run", "training.steps": 2,
+    }  # fmt: skip
+    pairs = usual | {key.replace("__", "."): value for key, value in values.items()}
+    return [part for key, value in pairs.items() for part in ("--set", f"{key}={value}")]
+
+
+def pixels(file: str) -> Any:
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+class TestGenerate:
+    """One picture for each prompt, with its recipe."""
+
+    def test_pictures_are_named_after_their_prompts(self) -> None:
+        """Number, words, seed; the names go to the standard output, the progress does not."""
+        result = d4k("generate", "A tabby cat!", "ракета", *FAKE, "--seed", "3", "--output", "out")
+        assert result.exit_code == 0
+        names = ["out/0000-a-tabby-cat-seed3.png", "out/0001-image-seed3.png"]
+        assert result.stdout.split() == names
+        assert [pixels(name).shape for name in names] == [(12, 16, 3)] * 2
+
+    def test_recipe_is_stored_and_makes_the_same_picture_again(self) -> None:
+        """A picture carries everything that made it."""
+        d4k("generate", "a cat", *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "a.png")
+        recipe = read_recipe(Path("a.png"))
+        assert recipe == {
+            "prompt": "a cat", "seed": 0, "model": "fake-model", "width": 16, "height": 12, "steps": 2,
+            "guidance": 1.5, "negative_prompt": "dog", "options": {},
+        }  # fmt: skip
+        d4k("generate", recipe["prompt"], *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "b.png")
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+
+    def test_prompts_come_from_arguments_and_a_file(self) -> None:
+        """Empty lines are left out, white space is trimmed, a byte-order mark is no part of a prompt."""
+        Path("p.txt").write_text("\ufeff one \n\ntwo\n", encoding="utf-8")
+        assert read_prompts(Path("p.txt")) == ["one", "two"]
+        assert len(d4k("generate", "zero", "--prompts", "p.txt", *FAKE).stdout.split()) == 3
+        assert len(list(Path("images").iterdir())) == 3
+
+    def test_no_prompt(self) -> None:
+        """It says both ways to give one."""
+        assert refused("generate") == "error: no prompt was given; write one in quotes, or pass --prompts FILE"
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"\x89PNG\r\n\x1a\n\xff", "p.txt is not a text file in UTF-8 (byte 0); give one prompt a line"),
+            (b"PK\x03\x04", "p.txt is not a text file: it holds control characters"),
+            (b"\n \n", "p.txt holds no prompt"),
+            (None, "cannot read prompts from p.txt: No such file or directory"),
+        ],
+    )
+    def test_prompt_file_that_is_not_text(self, content: bytes | None, message: str) -> None:
+        """A picture, an archive, an empty file, no file."""
+        if content is not None:
+            Path("p.txt").write_bytes(content)
+        assert message in refused("generate", "--prompts", "p.txt", *FAKE)
+        with pytest.raises(DataError) as caught:
+            read_prompts(Path("p.txt"))
+        assert caught.value.path == Path("p.txt")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--model", "fake-modle"), "unknown model 'fake-modle'; did you mean 'fake-model'? Known: fake-model."),
+            ((*FAKE, "--width", "18"), "width 18 is not a multiple of 4; nearest: 16 or 20"),
+            ((*FAKE, "--height", "4096"), "height 4096 is beyond the 64 pixels"),
+            ((*FAKE, "--steps", "0"), "steps must be a whole number of at least 1, got 0"),
+            (
+                (*FAKE, "--dtype", "float23"),
+                "unknown dtype 'float23'; did you mean 'float32'? Known: bfloat16, float16",
+            ),
+            ((*FAKE, "--device", "gpu"), "device 'gpu' is not available here; try 'cuda', 'mps' or 'cpu'"),
+            (("--model", "no-such", "--output", "a.gif"), "cannot write a.gif: unknown ending '.gif'; allowed: .png"),
+        ],
+    )
+    def test_wrong_values_are_one_line(self, arguments: tuple[str, ...], message: str) -> None:
+        """Each with what is allowed."""
+        assert message in refused("generate", "a cat", *arguments)
+
+    def test_nothing_is_overwritten(self) -> None:
+        """Neither a folder in use nor a file; two prompts do not go into one file."""
+        Path("images").mkdir()
+        Path("images/mine.txt").write_text("precious")
+        assert "output folder images exists and is not empty; name another" in refused("generate", "a", *FAKE)
+        Path("a.png").write_text("precious")
+        assert "a.png exists already; name another file" in refused("generate", "a", *FAKE, "--output", "a.png")
+        assert "2 prompts do not fit into one file, b.png" in refused("generate", "a", "b", *FAKE, "--output", "b.png")
+        assert Path("a.png").read_text() == "precious"
+
+    def test_full_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is named, and nothing half-written is left."""
+
+        def full(*arguments: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        result = d4k("generate", "a", *FAKE, "--output", "out")
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1] == (
+            "error: cannot write out/0000-a-seed0.png: No space left on device; nothing was left half-written"
+        )
+        assert list(Path("out").iterdir()) == []
+
+    def test_damaged_model(self) -> None:
+        """An index that is garbage, weights that were cut, a folder that is no model."""
+        folder = Path("model")
+        folder.mkdir()
+        arguments = ("generate", "a", "--model", "model", *SMALL, "--output", "out")
+        assert "model has no model_index.json" in refused(*arguments)
+        (folder / "model_index.json").write_text("garbage")
+        assert "model/model_index.json is not readable JSON" in refused(*arguments)
+        (folder / "model_index.json").write_text('{"_class_name": "FakePipeline"}')
+        (folder / "denoiser.safetensors").write_bytes(b"\x10\0\0\0")
+        assert "cannot load 'model'" in refused(*arguments)
+
+
+class TestTrain:
+    """A run from TOML and settings."""
+
+    def test_settings_override_the_file(self, photos: Path) -> None:
+        """The resolved configuration lies beside the output; the command says where everything is."""
+        Path("run.toml").write_text(
+            'model = "fake-model"\noutput_dir = "run"\n[dataset]\nname = "folder"\n[dataset.options]\npath = "photos"\n'
+            '[loss]\nname = "mse"\n[training]\nsteps = 9\n'
+        )
+        result = d4k("train", "run.toml", "--set", "training.steps=2", "--device", "cpu")
+        assert result.exit_code == 0, result.output
+        losses = Path("run/losses.jsonl").read_text().splitlines()
+        assert len(losses) == 2
+        last = json.loads(losses[-1])["loss"]
+        assert result.stdout.splitlines() == [
+            f"2 steps done; last loss {last:.4f}", "model: run/model", "losses: run/losses.jsonl",
+        ]  # fmt: skip
+        assert "steps = 2" in Path("run/config.toml").read_text()
+
+    def test_trained_model_generates_and_resumes(self, photos: Path) -> None:
+        """The folder of the run is a model; `--resume` continues it."""
+        assert d4k("train", *settings(), "--device", "cpu").exit_code == 0
+        assert d4k("generate", "a", "--model", "run", *SMALL, "--output", "a.png").exit_code == 0
+        result = d4k("train", *settings(training__steps=3), "--resume", "--device", "cpu")
+        assert result.stdout.startswith("3 steps done")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"model": "fake-modle"}, "unknown model 'fake-modle'; did you mean 'fake-model'?"),
+            ({"loss__name": "mes"}, "unknown loss 'mes'; did you mean 'mse'? Known: mse. Try: d4k plugins"),
+            ({"dataset__name": "foldre"}, "unknown dataset 'foldre'; did you mean 'folder'?"),
+            ({"dataset__options__pth": "x"}, "dataset 'folder' has no option 'pth'; did you mean 'path'?"),
+            ({"backbone__sed": 1}, "backbone 'fake' has no option 'sed'; did you mean 'seed'? Options: source, seed."),
+            ({"training__stps": 1}, "unknown key 'training.stps'; did you mean 'steps'?"),
+            ({"data__width": 18}, "width 18 is not a multiple of 4; nearest: 16 or 20"),
+            ({"dataset__options__path": "nowhere"}, "nowhere is not a folder"),
+        ],
+    )
+    def test_wrong_settings_are_one_line(self, photos: Path, changes: dict[str, Any], message: str) -> None:
+        """Unknown names and keys come with a suggestion."""
+        assert message in refused("train", *settings(**changes), "--device", "cpu")
+
+    def test_wrong_file_and_setting(self) -> None:
+        """A missing TOML file, broken TOML, a key that does not exist, a setting without a value."""
+        assert "cannot read none.toml: No such file" in refused("train", "none.toml")
+        Path("run.toml").write_text("x = ")
+        assert "run.toml is not valid TOML" in refused("train", "run.toml")
+        Path("run.toml").write_text("outputdir = 1")
+        assert "unknown key 'outputdir'; did you mean 'output_dir'? Known: model" in refused("train", "run.toml")
+        assert "cannot read the setting 'steps'; write it as key=value" in refused("train", "--set", "steps")
+        assert "missing key 'model'" in refused("train")
+
+    def test_output_folder_in_use_is_refused_before_the_model_is_loaded(self) -> None:
+        """Even the unknown model is not looked for."""
+        Path("run").mkdir()
+        Path("run/mine.txt").write_text("precious")
+        assert "output folder run exists and is not empty" in refused("train", *settings(model="nothing"))
+
+    def test_nothing_to_resume(self, photos: Path) -> None:
+        """It says so instead of starting anew."""
+        assert "nothing to resume in run" in refused("train", *settings(), "--resume", "--device", "cpu")
+
+
+class TestEvaluate:
+    """Scores on the terminal and on disk."""
+
+    def test_table_json_and_markdown(self, photos: Path) -> None:
+        """One row named after the folder, and the number of images."""
+        result = d4k("evaluate", "photos", "--metric", "brightness", "--json", "a.json", "--markdown", "a.md")
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[0].split() == ["brightness", "[levels]", "largest"]
+        assert lines[2].split()[0] == "photos"
+        assert lines[-1] == "5 images"
+        assert json.loads(Path("a.json").read_text())["scores"]["photos"][0]["count"] == 5
+        assert Path("a.md").read_text().startswith("|  | brightness [levels]")
+
+    def test_one_image_is_not_a_plural(self, photos: Path) -> None:
+        """A folder of one."""
+        Path("one").mkdir()
+        (photos / "0.png").rename("one/0.png")
+        assert d4k("evaluate", "one", "--metric", "brightness").stdout.splitlines()[-1] == "1 image"
+
+    def test_prompts_and_reference_are_passed_on(self, photos: Path) -> None:
+        """Both must match the images in number."""
+        Path("p.txt").write_text("one\n")
+        assert "5 images, but 1 prompts" in refused(
+            "evaluate", "photos", "--metric", "brightness", "--prompts", "p.txt"
+        )
+        Path("empty").mkdir()
+        assert "empty holds no picture" in refused(
+            "evaluate", "photos", "--metric", "brightness", "--reference", "empty"
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--metric", "brightnes"), "unknown metric 'brightnes'; did you mean 'brightness'? Known: brightness."),
+            ((), "unknown metric 'glcm'"),
+            (("--metric", "brightness", "--json", "a.txt"), "cannot write scores to 'a.txt': the ending must be .json"),
+            (
+                ("--metric", "brightness", "--markdown", "a.txt"),
+                "cannot write scores to 'a.txt': the ending must be .md",
+            ),
+        ],
+    )
+    def test_wrong_values_are_one_line(self, photos: Path, arguments: tuple[str, ...], message: str) -> None:
+        """Before a picture is read."""
+        assert message in refused("evaluate", "photos", *arguments)
+
+    def test_folder_that_is_missing(self) -> None:
+        """It is named."""
+        assert "nowhere is not a folder" in refused("evaluate", "nowhere", "--metric", "brightness")
+
+
+def test_plugins_lists_every_name_and_every_problem(install: Callable[..., None], fake_plugin: None) -> None:
+    """Kind, name, plugin, version, summary; below it what did not load, and clashes."""
+    result = d4k("plugins")
+    assert result.exit_code == 0
+    rows = [line.split(maxsplit=4) for line in result.stdout.splitlines()]
+    assert rows[0] == ["kind", "name", "plugin", "version", "summary"]
+    assert ["loss", "mse", "d4k", __version__, "mean squared error of the velocity (rectified flow)"] in rows
+    assert ["checkpoint", "fake-model", "d4k-fake", "1.0", "fresh weights"] in rows
+    assert "Problems" not in result.stdout
+    from d4k import plugins
+
+    points = plugins.entry_points(group="d4k")
+    install(fake=points[0].plugin, twin=points[0].plugin, broken=ImportError("no module named 'x'"))  # type: ignore[attr-defined]
+    lines = d4k("plugins").stdout.splitlines()
+    problems = lines[lines.index("Problems:") :]
+    assert "  d4k-broken did not load: ImportError: no module named 'x'" in problems
+    assert any("metric 'brightness' is claimed by d4k-fake 1.0 and d4k-twin 1.0" in line for line in problems)
+
+
+def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command is one call."""
+    from d4k import demo
+
+    calls: list[Any] = []
+    monkeypatch.setattr(demo, "run_demo", lambda output, **options: calls.append((output, options["steps"])))
+    assert d4k("demo", "--output", "x", "--steps", "5").exit_code == 0
+    assert calls == [(Path("x"), 5)]
+
+
+def test_what_is_not_a_d4k_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug is not dressed up as a mistake of the user."""
+    from d4k import plugins
+
+    def bug() -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(plugins, "registry", bug)
+    with pytest.raises(ZeroDivisionError):
+        d4k("plugins")
+
+
+def test_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts read the last line of the error stream."""
+    from d4k import plugins
+
+    def fail() -> None:
+        raise OutputError("two\n   lines")
+
+    monkeypatch.setattr(plugins, "registry", fail)
+    assert refused("plugins") == "error: two lines"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "-h"], ["--version"]])
+def test_help_and_version(arguments: list[str]) -> None:
+    """Commands are listed in the order of use; examples are in the help."""
+    result = d4k(*arguments)
+    assert result.exit_code == 0
+    if arguments == ["--help"]:
+        commands = result.stdout.split("Commands:")[1].splitlines()
+        assert [line.split()[0] for line in commands if line.strip()] == [
+            "demo",
+            "train",
+            "generate",
+            "evaluate",
+            "plugins",
+        ]
+    if arguments == ["--version"]:
+        assert result.stdout == f"d4k, version {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "plugins", "demo"])
+def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
+    """Help that shows how, not only what."""
+    lines = [line.strip() for line in d4k(command, "--help").stdout.splitlines()]
+    assert lines[lines.index("Example:") + 1].startswith(f"d4k {command}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--set", "modle=x"], "error: unknown key 'modle'; did you mean 'model'?"),
+        (["generate", "a", "--model", "no-such", "--output", "out"], "error: unknown model 'no-such'. Known:"),
+    ],
+)
+def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -> None:
+    """The same through a real process: no traceback, nothing on the standard output."""
+    environment = os.environ | {"D4K_PLUGINS": ""}
+    result = subprocess.run([sys.executable, "-m", "d4k", *arguments], capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(message)
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,198 @@
+"""The public API, written out. Whoever changes a line here changes what users and plugins rely on."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+import attrs
+import click
+import pytest
+
+import d4k
+from d4k import hookspecs
+from d4k.cli import main
+from d4k.config import RunConfig, from_mapping
+
+NAMES = [
+    "Backbone", "CheckpointError", "Conditioning", "ConfigError", "D4KError", "DataError", "Dataset", "FlowStep",
+    "LatentSpec", "Loss", "Metric", "OutputError", "Pipeline", "PluginError", "Run", "Sample", "SamplingDefaults",
+    "Score", "UnknownNameError", "create", "hookimpl",
+]  # fmt: skip
+
+MODULES = {
+    "autoencoder": "decode encode",
+    "checkpoint": "CARD Source find_model latest_state load_pipeline load_state save_pipeline save_state write_card",
+    "config": "Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings TrainingSettings "
+    "from_mapping read_toml with_settings write_toml",
+    "evaluation": "check_needs evaluate markdown_table score_table write_scores",
+    "flow": "Density Weighting clean_from_velocity draw_sigma per_sample resolution_shift shift_sigma sigma_weight "
+    "velocity_from_clean",
+    "hookspecs": "API_VERSION Register RegisterCheckpoint hookimpl",
+    "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe save_picture to_float to_picture "
+    "to_tensor to_uint8",
+    "sampling": "SamplingStep check_size draw_noise sample sample_latents",
+    "testing": "check_backbone check_dataset check_loss check_metric",
+    "training": "Batch Feed Run read_losses train",
+}
+
+SIGNATURES = {
+    "create": "(kind: Kind, name: str, **options: Any) -> Any",
+    "Pipeline.from_pretrained": "(model: str | Path, *, device: str | None = None, dtype: str = float32, "
+    "**options: Any) -> Pipeline",
+    "Pipeline.generate": "(self, prompt: str | Sequence[str], *, width: int | None = None, height: int | None = None, "
+    "steps: int | None = None, guidance: float | None = None, seed: int | Sequence[int] = 0, negative_prompt: str = , "
+    "batch_size: int = 1, on_step: Callable[[sampling.SamplingStep], None] | None = None) -> list[Image]",
+    "Pipeline.train": "(self, *, dataset: str | Dataset, output_dir: str | Path, loss: str | Loss = wavelet, "
+    "steps: int = 1000, dataset_options: Mapping[str, Any] | None = None, "
+    "loss_options: Mapping[str, Any] | None = None, seed: int = 0, resume: bool = False, "
+    "on_step: Callable[[int, float], None] | None = None, **settings: Any) -> training.Run",
+    "Pipeline.run": "(self, config: RunConfig, *, dataset: str | Dataset | None = None, "
+    "loss: str | Loss | None = None, resume: bool = False, on_step: Callable[[int, float], None] | None = None) "
+    "-> training.Run",
+    "Pipeline.evaluate": "(self, images: str | Path | Sequence[str | Path], "
+    "metrics: Sequence[str] | Mapping[str, Metric], *, prompts: Sequence[str] | None = None, "
+    "reference: str | Path | None = None) -> list[Score]",
+    "Pipeline.save_pretrained": "(self, folder: str | Path) -> None",
+    "Backbone.load": "(self, *, device: torch.device, dtype: torch.dtype) -> None",
+    "Backbone.encode_text": "(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning",
+    "Backbone.encode_image": "(self, pixels: Tensor) -> Tensor",
+    "Backbone.decode": "(self, latent: Tensor) -> Tensor",
+    "Backbone.velocity": "(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, "
+    "guidance: float | None = None) -> Tensor",
+    "Backbone.scheduler": "(self, steps: int, height: int, width: int) -> Any",
+    "Backbone.save": "(self, folder: Path) -> None",
+    "Loss.__call__": "(self, velocity: Tensor, step: FlowStep) -> Tensor",
+    "Dataset.__len__": "(self) -> int",
+    "Dataset.__getitem__": "(self, index: int, /) -> Sample",
+    "Metric.update": "(self, **inputs: Any) -> None",
+    "Metric.compute": "(self) -> Any",
+    "Metric.reset": "(self) -> None",
+}
+
+FIELDS = {
+    "Conditioning": ["tensors"],
+    "FlowStep": ["clean", "noise", "sigma", "noisy"],
+    "LatentSpec": ["channels", "downscale", "patch", "max_size"],
+    "Run": ["output_dir", "steps", "losses"],
+    "Sample": ["id", "caption", "source"],
+    "SamplingDefaults": ["size", "steps", "guidance"],
+    "Score": ["metric", "value", "unit", "count", "higher_is_better", "settings", "details"],
+}
+
+HOOKS = [
+    "register_backbones", "register_checkpoints", "register_datasets", "register_losses", "register_metrics",
+]  # fmt: skip
+
+OPTIONS = {
+    "demo": "--output=demo --steps",
+    "train": "recipe --set --resume --device",
+    "generate": "prompts --prompts --model=tiny-sd3 --width --height --steps --guidance --negative-prompt= --seed=0 "
+    "--output=images --dtype=float32 --device",
+    "evaluate": "folder --metric --prompts --reference --json --markdown",
+    "plugins": "",
+}
+
+SETTINGS = {
+    "model": "m",
+    "dataset": {"name": "d", "options": {}},
+    "output_dir": "o",
+    "loss": {"name": "wavelet", "options": {}},
+    "seed": 0,
+    "backbone": {},
+    "data": {"width": None, "height": None, "crop": "center", "flip": False},
+    "flow": {
+        "density": "logit-normal", "mean": 0.0, "std": 1.0, "mode_scale": 1.29, "shift": 1.0, "weighting": "none",
+        "guidance": None,
+    },
+    "optimizer": {"name": "adamw", "lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-4},
+    "schedule": {"name": "constant", "warmup_steps": 0},
+    "training": {
+        "steps": 1000, "batch_size": 1, "accumulation": 1, "clip": 1.0, "gradient_checkpointing": False,
+        "precision": "no", "caption_dropout": 0.1, "save_every": 500,
+    },
+}  # fmt: skip
+
+
+def test_names_of_the_package() -> None:
+    """`from d4k import ...` offers these, each exists, and `dir` shows them."""
+    assert d4k.__all__ == NAMES
+    assert all(getattr(d4k, name) is not None for name in NAMES)
+    assert dir(d4k) == sorted([*NAMES, "__version__"])
+
+
+def test_what_is_not_public_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="module 'd4k' has no attribute 'pipline'"):
+        d4k.pipline  # noqa: B018
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names_of_the_public_modules(name: str) -> None:
+    """Each exists."""
+    module = import_module(f"d4k.{name}")
+    assert sorted(module.__all__) == sorted(MODULES[name].split())
+    assert all(hasattr(module, public) for public in module.__all__)
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_signatures(path: str) -> None:
+    """Names, order, kinds, defaults and types of the arguments."""
+    value: Any = d4k
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert str(inspect.signature(value)).replace("'", "") == SIGNATURES[path]
+
+
+def test_pipeline_has_no_other_methods() -> None:
+    """A method that is public is pinned above."""
+    public = {f"Pipeline.{name}" for name in vars(d4k.Pipeline) if not name.startswith("_")}
+    assert public == {path for path in SIGNATURES if path.startswith("Pipeline.")}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_of_the_values(name: str) -> None:
+    """In the order of their arguments."""
+    assert [field.name for field in attrs.fields(getattr(d4k, name))] == FIELDS[name]
+
+
+def test_attributes_of_the_protocols() -> None:
+    """What an implementation has beside its methods."""
+    assert set(d4k.Backbone.__annotations__) == {"source"}
+    assert {name for name, value in vars(d4k.Backbone).items() if isinstance(value, property)} == {
+        "latent", "defaults", "trainable",
+    }  # fmt: skip
+    assert set(d4k.Metric.__annotations__) == {"needs", "higher_is_better", "unit"}
+
+
+def test_hooks() -> None:
+    """Plural names, one `register` each."""
+    found = [name for name in vars(hookspecs) if name.startswith("register_")]
+    assert sorted(found) == HOOKS
+    assert all(list(inspect.signature(getattr(hookspecs, name)).parameters) == ["register"] for name in found)
+    assert hookspecs.API_VERSION == 1
+
+
+def test_commands() -> None:
+    """The words of the command line."""
+    assert set(main.commands) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_the_commands(name: str) -> None:
+    """With their defaults, in the order of the help."""
+    command = main.commands[name]
+    context = click.Context(command)
+    found = []
+    for parameter in command.params:
+        default = parameter.get_default(context)
+        plain = default is None or default is False or parameter.multiple or isinstance(parameter, click.Argument)
+        found.append(parameter.opts[0] + ("" if plain else f"={default}"))
+    assert " ".join(found) == OPTIONS[name]
+
+
+def test_settings_of_a_run() -> None:
+    """Every key of the TOML file with its default."""
+    config = from_mapping(RunConfig, {"model": "m", "dataset": {"name": "d"}, "output_dir": "o"})
+    assert attrs.asdict(config) == SETTINGS
