@@ -51,10 +51,13 @@ def shared(session: nox.Session) -> Path:
     return python
 
 
-def run(session: nox.Session, *command: str, **env: str) -> None:
+# glibc hands every large tensor back to the system and asks for it again, which costs CPU training a third of its speed
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "40000000000"}
+
+
+def run(session: nox.Session, *command: str) -> None:
     """Run a Python module in the shared environment, offline."""
-    python = shared(session)
-    session.run(str(python), "-m", *command, external=True, env={"HF_HUB_OFFLINE": "1", **env})
+    session.run(str(shared(session)), "-m", *command, external=True, env={"HF_HUB_OFFLINE": "1", **KEEP_MEMORY})
 
 
 @nox.session(python=False)

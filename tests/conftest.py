@@ -1,7 +1,7 @@
-"""What the tests of the core share: a diffusion model of a few hundred weights, a plugin around it, and pictures.
+"""What the tests of the core share: a diffusion model of a few hundred weights, a plugin around it, pictures.
 
-The model is a complete `d4k.Backbone`. Its "autoencoder" only rearranges pixels, so that latents are exact, and its text
-encoder hashes the prompt, so that equal captions condition equally.
+The model is a complete `d4k.Backbone`. Its "autoencoder" only rearranges pixels, so that latents are exact, and its
+text encoder hashes the prompt, so that equal captions condition equally.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 import torch
 from attrs import define, field, frozen
 from diffusers import FlowMatchEulerDiscreteScheduler
+from hypothesis import settings
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from d4k.config import RunConfig, from_mapping
 from d4k.plugins import registry
 
 torch.set_num_threads(1)
+settings.register_profile("d4k", deadline=None, derandomize=True)  # no timing in tests, equal cases on every run
+settings.load_profile("d4k")
 
 FACTOR, TEXT = 2, 4
 

@@ -294,8 +294,8 @@ def test_plugins_lists_every_name_and_every_problem(install: Callable[..., None]
     assert "Problems" not in result.stdout
     from d4k import plugins
 
-    points = plugins.entry_points(group="d4k")
-    install(fake=points[0].plugin, twin=points[0].plugin, broken=ImportError("no module named 'x'"))  # type: ignore[attr-defined]
+    points: Any = plugins.entry_points(group="d4k")  # type: ignore[attr-defined]
+    install(fake=points[0].plugin, twin=points[0].plugin, broken=ImportError("no module named 'x'"))
     lines = d4k("plugins").stdout.splitlines()
     problems = lines[lines.index("Problems:") :]
     assert "  d4k-broken did not load: ImportError: no module named 'x'" in problems
@@ -364,7 +364,7 @@ def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None
     ("arguments", "message"),
     [
         (["train", "--set", "modle=x"], "error: unknown key 'modle'; did you mean 'model'?"),
-        (["generate", "a", "--model", "no-such", "--output", "out"], "error: unknown model 'no-such'. Known:"),
+        (["generate", "--prompts", "no-such.txt"], "error: cannot read prompts from no-such.txt: No such file"),
     ],
 )
 def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -> None:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "tqdm"}
 LIGHT = ["errors", "files", "protocols", "config", "hookspecs", "registry", "plugins", "cli"]
 PUBLIC_MODULES = [
-    "autoencoder", "checkpoint", "config", "evaluation", "flow", "hookspecs", "images", "sampling", "testing", "training",
+    "autoencoder", "checkpoint", "config", "evaluation", "flow", "hookspecs", "images", "sampling", "testing",
+    "training",
 ]  # fmt: skip
 PLUGIN_FILES = sorted((ROOT / "plugins").glob("*/src/**/*.py"))
 
@@ -95,8 +96,15 @@ def test_plugins_import_public_names_only(path: Path) -> None:
     assert [pair for pair in imports_of_d4k(path) if not is_public(*pair)] == []
 
 
-@pytest.mark.parametrize("line", ["from d4k.files import write_text", "from d4k.training import _step", "import d4k.cli",
-                                  "from d4k import plugins"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from d4k.files import write_text",
+        "from d4k.training import _step",
+        "import d4k.cli",
+        "from d4k import plugins",
+    ],
+)
 def test_private_imports_would_be_seen(tmp_path: Path, line: str) -> None:
     """The check above has the power to fail, for imports inside functions, too."""
     (tmp_path / "x.py").write_text(f"def f():\n    {line}\n")

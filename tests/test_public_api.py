@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -187,8 +188,8 @@ def test_options_of_the_commands(name: str) -> None:
     found = []
     for parameter in command.params:
         default = parameter.get_default(context)
-        plain = default is None or default is False or parameter.multiple or isinstance(parameter, click.Argument)
-        found.append(parameter.opts[0] + ("" if plain else f"={default}"))
+        shown = isinstance(default, str | int | Path) and not isinstance(default, bool)
+        found.append(parameter.opts[0] + (f"={default}" if shown else ""))
     assert " ".join(found) == OPTIONS[name]
 
 

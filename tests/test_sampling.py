@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_latents_are_those_of_an_euler_integration(backbone: Any) -> None:
     noise = draw_noise(backbone, [0, 1], 16, 12)
     text, sigmas = backbone.encode_text(["a", "b"], "bad"), backbone.scheduler(4, 12, 16).sigmas
     expected = noise
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in pairwise(sigmas):
         velocity = backbone.velocity(expected, sigma.expand(2), text, 2.5)
         expected = expected + (following - sigma) * velocity
     drawn = sample_latents(backbone, ["a", "b"], noise, steps=4, guidance=2.5, negative_prompt="bad")

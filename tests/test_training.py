@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from d4k import FlowStep, Sample, checkpoint, training
@@ -50,8 +49,8 @@ class Broken:
     """A loss that is not finite from some step on."""
 
     value: float
-    after: int = 0
-    calls: list[int] = []  # noqa: RUF012, RUF008
+    after: int
+    calls: list[int] = field(factory=list)
 
     def __call__(self, velocity: Tensor, step: FlowStep) -> Tensor:
         self.calls.append(1)
@@ -66,7 +65,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """An interruption from outside."""
 
 
@@ -124,7 +123,7 @@ def test_saved_model_is_the_trained_one(backbone: Any, dataset: Any, run_config:
 
 def test_equal_settings_give_equal_weights(fresh: Any, dataset: Any, run_config: Config) -> None:
     """A run is a function of its configuration; another seed is another run."""
-    results = []
+    results: list[Any] = []
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
         backbone = fresh()
         torch.manual_seed(len(results))  # nothing depends on the global generator
@@ -259,7 +258,7 @@ def test_loss_that_is_not_finite_stops_the_run(backbone: Any, dataset: Any, run_
     """The message says when and what to change; earlier checkpoints stay, and no model is written."""
     config = run_config(training={"save_every": 1})
     with pytest.raises(D4KError, match=r"the loss became (nan|inf) at step 3; lower optimizer\.lr"):
-        train(backbone, dataset, Broken(value, after=2, calls=[]), config)
+        train(backbone, dataset, Broken(value, after=2), config)
     state = checkpoint.latest_state(Path(config.output_dir) / "checkpoints")
     assert state is not None
     assert state.name == "step-00000002"
@@ -277,7 +276,7 @@ def test_failed_checkpoint_leaves_the_one_before(
             raise OSError(errno.ENOSPC, "No space left on device")
         save(data, path)
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OutputError, match="step-00000004: No space left on device"):
         train(backbone, dataset, MSELoss(), config)
     folder = Path(config.output_dir) / "checkpoints"
@@ -444,13 +443,19 @@ class TestFeed:
     def test_centred_pictures_are_encoded_once(self, backbone: Any, dataset: Any, run_config: Config) -> None:
         """Later epochs take the latents from memory; captions likewise."""
         calls: list[str] = []
-        encode_image, encode_text = type(backbone).encode_image, type(backbone).encode_text
-        backbone.encode_image = lambda pixels: calls.append("image") or encode_image(backbone, pixels)
-        backbone.encode_text = lambda prompts: calls.append("text") or encode_text(backbone, prompts)
+
+        def counted(name: str) -> Callable[..., Any]:
+            def call(given: Any) -> Any:
+                calls.append(name)
+                return getattr(type(backbone), name)(backbone, given)
+
+            return call
+
+        backbone.encode_image, backbone.encode_text = counted("encode_image"), counted("encode_text")
         feed = self.feed(backbone, dataset, run_config(training={"batch_size": 5}))
         for number in range(3):
             feed.batch(number)
-        assert (calls.count("image"), calls.count("text")) == (5, 5)
+        assert (calls.count("encode_image"), calls.count("encode_text")) == (5, 5)
 
     def test_pictures_that_are_too_small_warn_once_and_are_counted(
         self, backbone: Any, dataset: Any, run_config: Config

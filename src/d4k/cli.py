@@ -55,7 +55,7 @@ def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: 
     \b
     Example:
       d4k train examples/train_tiny.toml --set training.steps=20 --set output_dir=runs/first
-    """  # noqa: D301
+    """
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
     config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
@@ -89,7 +89,7 @@ def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, out
     \b
     Example:
       d4k generate "a tabby cat" "a rocket lifting off at night" --model tiny-sd3 --seed 1 --output cats
-    """  # noqa: D301
+    """
     texts = [*prompts, *(read_prompts(prompt_file) if prompt_file else [])]
     if not texts:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
@@ -129,7 +129,7 @@ def evaluate(
     \b
     Example:
       d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
-    """  # noqa: D301
+    """
     from d4k import evaluation
     from d4k.pipeline import metrics_by_name
 
@@ -154,7 +154,7 @@ def plugins() -> None:
     \b
     Example:
       d4k plugins
-    """  # noqa: D301
+    """
     from d4k.plugins import registry
 
     names = registry()
@@ -181,7 +181,7 @@ def demo(output: Path, steps: int | None) -> None:
     \b
     Example:
       d4k demo --output demo
-    """  # noqa: D301
+    """
     from d4k.demo import run_demo
 
     run_demo(output, steps=steps, say=click.echo)

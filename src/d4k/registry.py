@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import attrs
 from attrs import define, field, frozen
 
-from d4k.errors import ConfigError, PluginError, UnknownNameError, did_you_mean
+from d4k.errors import ConfigError, D4KError, PluginError, UnknownNameError, did_you_mean
 
 __all__ = ["Entry", "Kind", "Registry", "build"]
 
@@ -133,6 +133,8 @@ def build(entry: Entry, options: dict[str, Any]) -> Any:
         return cls(**options)
     except ConfigError as error:
         raise ConfigError(f"{label}: {error}") from error
+    except D4KError:
+        raise
     except (TypeError, ValueError) as error:
         reason = str(error.args[0] if error.args else error).replace(f"{cls.__name__}.__init__() ", "")
         raise ConfigError(f"{label}: {reason}") from error

@@ -261,7 +261,7 @@ def sd3_pipeline(work: Path) -> StableDiffusion3Pipeline:
     """The untrained `tiny-sd3`: a four-layer MMDiT over the trained autoencoder."""
     torch.manual_seed(4)
     transformer = SD3Transformer2DModel(
-        sample_size=SIZE // 8,
+        sample_size=128,  # as in SD3-medium: neighbours in the position table half a radian apart; the model sees its middle
         patch_size=2,
         in_channels=16,
         num_layers=4,
@@ -397,7 +397,7 @@ It draws the twelve photographs it was trained on, and nothing else.
   the captions land on the photograph whose words they share, or on a mixture.
 """
 OPTIONS = {
-    "sd3": {"guidance": 2.0, "steps": 28},
+    "sd3": {"guidance": 1.5, "steps": 28, "trained_size": SIZE},
     "flux": {"guidance": 3.5, "steps": 28, "trained_size": SIZE},
 }
 KINDS = {"sd3": "Stable Diffusion 3 (MMDiT)", "flux": "FLUX.1"}

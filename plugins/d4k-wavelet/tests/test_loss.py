@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_octave_weights_keep_the_scale_of_mse(levels):
     table = octave_weights(levels)
     mean = sum(weight * 4.0 ** -(level + 1) for level, bands in enumerate(table) for weight in bands.values())
     assert mean == pytest.approx(1)
-    assert all(a["HH"] == 2 * b["HH"] for a, b in zip(table, table[1:], strict=False))
+    assert all(a["HH"] == 2 * b["HH"] for a, b in pairwise(table))
     assert table[-1]["HH"] == 2 * table[-1]["LL"]
 
 
