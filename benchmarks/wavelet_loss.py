@@ -28,8 +28,7 @@ Objective = Callable[[Tensor], Tensor]
 
 def ours(step: FlowStep) -> Objective:
     """d4k, with a target of velocity, which is what the peers below compute."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         loss = WaveletLoss(levels=1, weights="unit", target="velocity")
     return lambda velocity: loss(velocity, step).mean()
 
@@ -47,7 +46,7 @@ def ptwt_loss(step: FlowStep) -> Objective:
 
 def pytorch_wavelets_loss(step: FlowStep) -> Objective:
     """The same with pytorch_wavelets."""
-    from pytorch_wavelets import DWTForward
+    from pytorch_wavelets import DWTForward  # type: ignore[import-not-found]
 
     transform = DWTForward(J=1, wave="haar", mode="zero")
 
@@ -63,7 +62,7 @@ def seconds(objective: Objective, velocity: Tensor) -> tuple[float, float]:
     velocity.grad = None
     start = time.perf_counter()
     value = objective(velocity)
-    value.backward()
+    torch.autograd.backward(value)
     return time.perf_counter() - start, value.item()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ import attrs
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
 from attrs import frozen
 from diffusers.optimization import get_scheduler
 from torch import Tensor
@@ -193,9 +195,9 @@ def train(
         D4KError: the loss is not finite.
     """
     folder = Path(config.output_dir)
-    state = _open_folder(folder, config, resume)
     accelerator = _accelerator(config, next(backbone.trainable.parameters()).device)
     feed = Feed(backbone, dataset, config, accelerator.device)
+    state = _open_folder(folder, config, resume)
     module = backbone.trainable.train()
     module.requires_grad_(True)
     if config.training.gradient_checkpointing:
@@ -360,15 +362,17 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _accelerator(config: RunConfig, device: torch.device) -> Accelerator:
-    # a second run in one process may ask for another precision, which accelerate's shared state would refuse
-    AcceleratorState._reset_state()
-    return Accelerator(
-        gradient_accumulation_steps=config.training.accumulation,
-        mixed_precision=config.training.precision,
-        cpu=device.type == "cpu",
-        log_with="tensorboard",
-        project_dir=config.output_dir,
-    )
+    # a second run in one process may ask for another precision or device, which accelerate's shared state would refuse
+    AcceleratorState._reset_state(reset_partial_state=True)
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with patch_environment(**({} if launched else {"ACCELERATE_TORCH_DEVICE": str(device)})):
+        return Accelerator(
+            gradient_accumulation_steps=config.training.accumulation,
+            mixed_precision=config.training.precision,
+            cpu=device.type == "cpu",
+            log_with="tensorboard",
+            project_dir=config.output_dir,
+        )
 
 
 def _optimizer(settings: OptimizerSettings, module: torch.nn.Module) -> torch.optim.Optimizer:

@@ -25,8 +25,7 @@ def example(height=12, width=10, dtype=torch.float32, seed=0):
 
 
 def quiet(**options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return WaveletLoss(**options)
 
 
@@ -72,7 +71,7 @@ def test_unit_weights_are_plain_flow_matching(height, width, levels, wavelet, se
 def test_it_is_the_weighted_sum_over_the_coefficients_of_pywavelets(wavelet, mode, target, penalty):
     """Prediction and target transformed one by one with PyWavelets and compared subband by subband, in float64."""
     weights = [{"LH": 2.0, "HL": 3.0, "HH": 0.0}, {"LL": 0.25, "LH": 1.0, "HL": 5.0, "HH": 7.0}]
-    velocity, step = example(11, 14)
+    velocity, step = example(21, 26)
     delta = 0.4
     loss = WaveletLoss(
         wavelet=wavelet, mode=mode, levels=2, weights=weights, target=target, penalty=penalty, delta=delta
@@ -208,6 +207,7 @@ def test_the_published_form():
         ({"weights": {"HH": -1}}, "weight of HH must be a finite number of at least 0, got -1"),
         ({"weights": {"HH": float("inf")}}, "weight of HH must be a finite number"),
         ({"weights": dict.fromkeys(NAMES, 0)}, "weights must not all be 0"),
+        ({"weights": "equal", "wavelet": "bior4.4"}, "weights must be 'octave', 'unit'"),
     ],
 )
 def test_bad_options_are_named(options, words):

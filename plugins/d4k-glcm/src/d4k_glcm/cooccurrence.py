@@ -59,13 +59,8 @@ def grey_levels(image: Tensor) -> Levels:
     >>> grey_levels(torch.full((3, 1, 1), 255, dtype=torch.uint8)).item()
     63
     """
-    bands = torch.split(image.cpu(), PATCH, dim=1)  # in the cache; whole 4K images of int32 would not be
-    return np.concatenate([_grey(*band.int()) for band in bands])
-
-
-def _grey(red: Tensor, green: Tensor, blue: Tensor) -> Levels:
-    grey = (red * 4899).add_(green, alpha=9617).add_(blue, alpha=1868).add_(8192)
-    return grey.bitwise_right_shift_(16).to(torch.uint8).numpy()
+    levels: Levels = _grey(image.cpu().numpy())
+    return levels
 
 
 def cut_patches(levels: Levels) -> Levels:
@@ -134,6 +129,15 @@ def _tables() -> tuple[Table, Table, Table]:
 
 
 _TABLES = _tables()
+
+
+@njit(nogil=True)
+def _grey(image: Levels) -> Levels:
+    levels = np.empty(image.shape[1:], np.uint8)
+    for y in range(levels.shape[0]):
+        for x in range(levels.shape[1]):
+            levels[y, x] = (image[0, y, x] * 4899 + image[1, y, x] * 9617 + image[2, y, x] * 1868 + 8192) >> 16
+    return levels
 
 
 @njit(nogil=True)

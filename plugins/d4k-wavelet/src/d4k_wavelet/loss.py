@@ -127,8 +127,6 @@ class WaveletLoss:
     target: Target = field(default="clean", validator=_one_of(Target))
     penalty: Penalty = field(default="l2", validator=_one_of(Penalty))
     delta: float = field(default=1.0, validator=_is_positive)
-    table: Table = field(init=False, repr=False, eq=False)
-    """The weights, resolved: one mapping a level, finest first."""
 
     @levels.default
     def _default_levels(self) -> int:
@@ -138,9 +136,9 @@ class WaveletLoss:
     def _default_weights(self) -> Weights:
         return "octave" if self.preset is None else "unit"
 
-    @table.default
-    def _resolve_weights(self) -> Table:
-        return _resolve(self.weights, self.levels)
+    @weights.validator
+    def _check_weights(self, _: object, value: Weights) -> None:
+        _resolve(value, self.levels)
 
     def __attrs_post_init__(self) -> None:
         if self.preset is not None:
@@ -155,6 +153,11 @@ class WaveletLoss:
     def published(cls) -> WaveletLoss:
         """The form of the paper's code. It warns, since it equals sigma^2 times plain mean squared error."""
         return cls(preset="published")
+
+    @property
+    def table(self) -> Table:
+        """The weights, resolved: one mapping a level, finest first."""
+        return _resolve(self.weights, self.levels)
 
     @property
     def degenerate(self) -> bool:
