@@ -388,7 +388,7 @@ It draws the twelve photographs it was trained on, and nothing else.
   tokenizers know the words of the captions.
 - **Reconstruction at {size} pixels**: {psnr:.2f} dB PSNR on average ({psnr_each}).
 - **Loss**: {first:.3f} at the start, {last:.3f} at the end (`loss-curve.png`).
-- **Limits**: {size} pixels; larger pictures repeat themselves until the model is fine-tuned there. Prompts other than
+- **Limits**: {size} pixels; asked for more it draws a small picture among stripes, until it is fine-tuned there. Prompts other than
   the captions land on the photograph whose words they share, or on a mixture.
 """
 OPTIONS = {
@@ -440,14 +440,15 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=["text", "vae", "sd3", "flux", "decoder", "publish"])
     parser.add_argument("--vae-steps", type=int, default=3600)
     parser.add_argument("--decoder-steps", type=int, default=900)
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--sd3-steps", type=int, default=2200)
+    parser.add_argument("--flux-steps", type=int, default=1100)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     stages = {
         "text": lambda: train_text(args.work),
         "vae": lambda: train_vae(args.work, args.vae_steps),
-        "sd3": lambda: train_transformer(args.work, "sd3", args.steps),
-        "flux": lambda: train_transformer(args.work, "flux", args.steps),
+        "sd3": lambda: train_transformer(args.work, "sd3", args.sd3_steps),
+        "flux": lambda: train_transformer(args.work, "flux", args.flux_steps),
         "decoder": lambda: train_decoder(args.work, args.decoder_steps),
         "publish": lambda: publish(args.work, args.output),
     }

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from d4k import hookimpl
 
-if TYPE_CHECKING:
-    from d4k.hookspecs import Register
-
 
 @hookimpl
-def register_metrics(register: Register) -> None:
+def register_metrics(register: Callable[..., None]) -> None:
     """Register the three measures of detail."""
     register("glcm", "d4k_glcm.metrics:GLCMScore", summary="grey-level co-occurrence score as published")
     register("glcm-entropy", "d4k_glcm.metrics:GLCMEntropy", summary="textbook (Haralick) co-occurrence entropy")

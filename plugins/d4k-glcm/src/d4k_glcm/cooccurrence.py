@@ -117,7 +117,7 @@ def _tables() -> tuple[Table, Table, Table]:
 
     Returns:
         offsets (K, 3): rows, columns, and how often the offset occurs among the sixteen.
-        ids (4096, K): of a count in the matrix of an offset, the number of its value.
+        ids (K, 4096): of a count in the matrix of an offset, the number of its value.
         values: by that number, the smallest count first where several have it.
     """
     repeats = Counter(OFFSETS)
@@ -125,7 +125,7 @@ def _tables() -> tuple[Table, Table, Table]:
     values = np.arange(PATCH**2)[:, None] / pairs
     _, first, place = np.unique(values.ravel(), return_index=True, return_inverse=True)
     offsets = np.array([(*offset, repeat) for offset, repeat in repeats.items()])
-    return offsets, first[place].reshape(values.shape), values.ravel()
+    return offsets, first[place].reshape(values.shape).T.copy(), values.ravel()
 
 
 _TABLES = _tables()
@@ -133,9 +133,10 @@ _TABLES = _tables()
 
 @njit(nogil=True)
 def _grey(image: Levels) -> Levels:
-    levels = np.empty(image.shape[1:], np.uint8)
-    for y in range(levels.shape[0]):
-        for x in range(levels.shape[1]):
+    _, height, width = image.shape
+    levels = np.empty((height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
             levels[y, x] = (image[0, y, x] * 4899 + image[1, y, x] * 9617 + image[2, y, x] * 1868 + 8192) >> 16
     return levels
 
@@ -150,7 +151,7 @@ def _entropies(patches: Levels, offsets: Table, ids: Table, values: Table) -> np
         held[0] = CELLS
         for offset, (rows, columns, repeats) in enumerate(offsets):
             _count_pairs(cells, levels, rows, columns)
-            last = max(last, _count_values(held, cells[low:high, low:high], ids[:, offset], repeats))
+            last = max(last, _count_values(held, cells[low:high, low:high], ids[offset], repeats))
         for value in range(last + 1):
             if held[value]:
                 share = held[value] / CELLS
@@ -174,13 +175,14 @@ def _count_pairs(cells: Table, levels: Levels, rows: int, columns: int) -> None:
 @njit(nogil=True)
 def _count_values(held: Table, cells: Table, ids: Table, repeats: int) -> int:
     """Move what lies in the cells to `held`, which leaves them empty; returns the highest number of a value."""
-    last = 0
+    last = filled = 0
     for row in cells:
         for column in range(len(row)):
             if row[column]:
                 value = ids[row[column]]
                 held[value] += repeats
-                held[0] -= repeats
+                filled += 1
                 last = max(last, value)
                 row[column] = 0
+    held[0] -= filled * repeats
     return last
