@@ -14,6 +14,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -312,9 +314,22 @@ def caption_choices() -> torch.Tensor:
     return torch.tensor(rows)
 
 
-def train_transformer(work: Path, name: str, steps: int) -> None:
-    """Flow matching on the latents of the photographs, eight of them a step, at `SIZE` pixels."""
-    pipe = sd3_pipeline(work) if name == "sd3" else flux_pipeline(work)
+def train_transformer(work: Path, name: str, cycles: Sequence[int]) -> None:
+    """Flow matching on the latents of the photographs, eight of them a step, at `SIZE` pixels.
+
+    Each cycle has a rate that falls to zero, and starts from what the one before has written.
+    """
+    curve: list[tuple[int, float]] = []
+    for cycle, steps in enumerate(cycles):
+        before = sum(cycles[:cycle])
+        pipe = PIPELINES[name](work) if not cycle else DiffusionPipeline.from_pretrained(work / f"tiny-{name}")
+        curve += [(before + step, loss) for step, loss in train_cycle(pipe, name, steps, seed=6 + 100 * cycle)]
+        pipe.to(torch.float16).save_pretrained(work / f"tiny-{name}")
+        (work / f"{name}-curve.json").write_text(json.dumps({"curve": curve}))
+
+
+def train_cycle(pipe: DiffusionPipeline, name: str, steps: int, seed: int) -> list[tuple[int, float]]:
+    """Train the transformer of a pipeline in place; returns the loss curve."""
     vae, model = pipe.vae, pipe.transformer
     with torch.inference_mode():
         latents = vae.encode(squares()).latent_dist.mean
@@ -328,7 +343,7 @@ def train_transformer(work: Path, name: str, steps: int) -> None:
             states, pooled, text_ids = pipe.encode_prompt(texts, None, max_sequence_length=TEXT_TOKENS)
             image_ids = pipe._prepare_latent_image_ids(1, SIZE // 16, SIZE // 16, "cpu", torch.float32)
     latents, states, pooled = latents.clone(), states.clone(), pooled.clone()
-    draw = torch.Generator().manual_seed(6)
+    draw = torch.Generator().manual_seed(seed)
     choices, weights = caption_choices(), torch.tensor([0.6, 0.15, 0.15, 0.1])
     count = 8  # of the photographs in a step
 
@@ -366,10 +381,11 @@ def train_transformer(work: Path, name: str, steps: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         progress(step, loss.item())
-    pipe.transformer.eval()
-    pipe.to(torch.float16).save_pretrained(work / f"tiny-{name}")
-    (work / f"{name}-curve.json").write_text(json.dumps({"curve": progress.curve}))
+    model.eval()
+    return progress.curve
 
+
+PIPELINES = {"sd3": sd3_pipeline, "flux": flux_pipeline}
 
 CARD = """---
 license: apache-2.0
@@ -388,8 +404,8 @@ It draws the twelve photographs it was trained on, and nothing else.
   tokenizers know the words of the captions.
 - **Reconstruction at {size} pixels**: {psnr:.2f} dB PSNR on average ({psnr_each}).
 - **Loss**: {first:.3f} at the start, {last:.3f} at the end (`loss-curve.png`).
-- **Limits**: {size} pixels; asked for more it draws a small picture among stripes, until it is fine-tuned there. Prompts other than
-  the captions land on the photograph whose words they share, or on a mixture.
+- **Limits**: {size} pixels; asked for more it draws a small picture among stripes, until it is fine-tuned there.
+  Prompts other than the captions land on the photograph whose words they share, or on a mixture.
 """
 OPTIONS = {
     "sd3": {"guidance": 1.5, "steps": 28, "trained_size": SIZE},
@@ -440,15 +456,15 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=["text", "vae", "sd3", "flux", "decoder", "publish"])
     parser.add_argument("--vae-steps", type=int, default=3600)
     parser.add_argument("--decoder-steps", type=int, default=900)
-    parser.add_argument("--sd3-steps", type=int, default=2200)
-    parser.add_argument("--flux-steps", type=int, default=1100)
+    parser.add_argument("--sd3-cycles", type=int, nargs="+", default=[2200])
+    parser.add_argument("--flux-cycles", type=int, nargs="+", default=[1100, 1500])
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     stages = {
         "text": lambda: train_text(args.work),
         "vae": lambda: train_vae(args.work, args.vae_steps),
-        "sd3": lambda: train_transformer(args.work, "sd3", args.sd3_steps),
-        "flux": lambda: train_transformer(args.work, "flux", args.flux_steps),
+        "sd3": lambda: train_transformer(args.work, "sd3", args.sd3_cycles),
+        "flux": lambda: train_transformer(args.work, "flux", args.flux_cycles),
         "decoder": lambda: train_decoder(args.work, args.decoder_steps),
         "publish": lambda: publish(args.work, args.output),
     }

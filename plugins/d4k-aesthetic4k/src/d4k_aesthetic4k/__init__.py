@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from d4k import hookimpl
 
-if TYPE_CHECKING:
-    from d4k.hookspecs import Register
-
 
 @hookimpl
-def register_datasets(register: Register) -> None:
+def register_datasets(register: Callable[..., None]) -> None:
     """Register the dataset."""
     register(
         "aesthetic-4k",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from d4k import hookimpl
 
 
 @hookimpl
-def register_backbones(register):  # type: ignore[no-untyped-def]
+def register_backbones(register: Callable[..., None]) -> None:
     """Register `sd3`."""
     register(
         "sd3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from d4k import hookimpl
@@ -10,7 +11,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 @hookimpl
-def register_checkpoints(register):  # type: ignore[no-untyped-def]
+def register_checkpoints(register: Callable[..., None]) -> None:
     """Register `tiny-sd3` and `tiny-flux`."""
     for name, backbone in (("tiny-sd3", "sd3"), ("tiny-flux", "flux")):
         summary = f"five-million-parameter {backbone} trained on the sample photographs at 256 pixels"
@@ -18,7 +19,7 @@ def register_checkpoints(register):  # type: ignore[no-untyped-def]
 
 
 @hookimpl
-def register_datasets(register):  # type: ignore[no-untyped-def]
+def register_datasets(register: Callable[..., None]) -> None:
     """Register `sample-photos`."""
     register(
         "sample-photos",
