@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from d4k import OutputError, demo
 from d4k.images import picture_size, read_recipe
 

@@ -322,7 +322,11 @@ def train_transformer(work: Path, name: str, cycles: Sequence[int]) -> None:
     curve: list[tuple[int, float]] = []
     for cycle, steps in enumerate(cycles):
         before = sum(cycles[:cycle])
-        pipe = PIPELINES[name](work) if not cycle else DiffusionPipeline.from_pretrained(work / f"tiny-{name}")
+        pipe = (
+            PIPELINES[name](work)
+            if not cycle
+            else DiffusionPipeline.from_pretrained(work / f"tiny-{name}", dtype=torch.float32)
+        )
         curve += [(before + step, loss) for step, loss in train_cycle(pipe, name, steps, seed=6 + 100 * cycle)]
         pipe.to(torch.float16).save_pretrained(work / f"tiny-{name}")
         (work / f"{name}-curve.json").write_text(json.dumps({"curve": curve}))
