@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from d4k import CheckpointError, ConfigError, OutputError, Pipeline, PluginError, Score, UnknownNameError
+from d4k import CheckpointError, ConfigError, DataError, OutputError, Pipeline, PluginError, Score, UnknownNameError
 from d4k.images import read_recipe, save_picture
 from d4k.pipeline import choose_device
 from d4k.plugins import registry
@@ -126,6 +126,14 @@ def test_options_beside_an_object_are_refused(pipe, tmp_path):
     """Options belong to components given by name."""
     with pytest.raises(ConfigError, match="set them on the object"):
         pipe.train(dataset=[], dataset_options={"a": 1}, output_dir=tmp_path / "run")
+
+
+def test_an_empty_dataset_is_refused_and_leaves_no_folder(pipe, tmp_path):
+    """An object without pictures is used as given, not looked up by name."""
+    with pytest.raises(DataError, match="the dataset is empty"):
+        pipe.train(dataset=[], output_dir=tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_scores_a_folder(pipe, tmp_path):

@@ -59,12 +59,9 @@ def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: 
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
     config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
-    from d4k.files import empty_folder
-    from d4k.pipeline import load_for_run
+    from d4k.pipeline import train_from_config
 
-    if not resume:
-        empty_folder(Path(config.output_dir))
-    run = load_for_run(config, device).run(config, resume=resume)
+    run = train_from_config(config, device=device, resume=resume)
     last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
     click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {run.output_dir / 'losses.jsonl'}")
 

@@ -11,15 +11,24 @@ import torch
 from PIL.Image import Image
 
 from d4k import checkpoint, sampling, training
-from d4k.config import DataSettings, FlowSettings, OptimizerSettings, RunConfig, TrainingSettings, from_mapping
+from d4k.config import (
+    Component,
+    DataSettings,
+    FlowSettings,
+    OptimizerSettings,
+    RunConfig,
+    TrainingSettings,
+    from_mapping,
+)
 from d4k.errors import ConfigError, OutputError, UnknownNameError, did_you_mean
 from d4k.evaluation import evaluate
-from d4k.files import atomic_folder
+from d4k.files import atomic_folder, empty_folder
 from d4k.images import to_picture
 from d4k.plugins import create
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Score
+from d4k.registry import Kind
 
-__all__ = ["Pipeline", "choose_device", "load_for_run", "metrics_by_name"]
+__all__ = ["Pipeline", "choose_device", "metrics_by_name", "train_from_config"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SECTIONS = {
@@ -178,8 +187,8 @@ class Pipeline:
         on_step: Callable[[int, float], None] | None = None,
     ) -> training.Run:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
-        chosen = _given(dataset) or create("dataset", config.dataset.name, **config.dataset.options)
-        objective = _given(loss) or create("loss", config.loss.name, **config.loss.options)
+        chosen = _given("dataset", dataset, config.dataset)
+        objective = _given("loss", loss, config.loss)
         card = (self._name, self._options)
         return training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
 
@@ -233,9 +242,13 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
-def load_for_run(config: RunConfig, device: str | None = None) -> Pipeline:
-    """The model a configuration names, with the backbone options it gives."""
-    return Pipeline.from_pretrained(config.model, device=device, **config.backbone)
+def train_from_config(config: RunConfig, *, device: str | None = None, resume: bool = False) -> training.Run:
+    """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read."""
+    if not resume:
+        empty_folder(Path(config.output_dir))
+    dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+    pipe = Pipeline.from_pretrained(config.model, device=device, **config.backbone)
+    return pipe.run(config, dataset=dataset, loss=loss, resume=resume)
 
 
 def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
@@ -271,8 +284,11 @@ def _component(given: object, options: Mapping[str, Any] | None) -> dict[str, An
     return {"name": type(given).__name__}
 
 
-def _given(component: Any) -> Any:
-    return None if component is None or isinstance(component, str) else component
+def _given(kind: Kind, component: Any, settings: Component) -> Any:
+    """The object that was given, or else the registered component that the settings name."""
+    if component is None or isinstance(component, str):
+        return create(kind, settings.name, **settings.options)
+    return component
 
 
 def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
