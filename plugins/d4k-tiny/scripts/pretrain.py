@@ -427,6 +427,9 @@ def publish(work: Path, output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(work / f"tiny-{name}", folder)
         AutoencoderKL.from_pretrained(work / "vae-decoder").to(torch.float16).save_pretrained(folder / "vae")
+        for config in folder.rglob("*.json"):
+            lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+            config.write_text("".join(line for line in lines if '"_name_or_path"' not in line), encoding="utf-8")
         card = CARD.format(
             name=f"tiny-{name}",
             kind=kind,
