@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from d4k import CheckpointError, Conditioning, LatentSpec, SamplingDefaults, hookimpl, plugins
+from d4k import CheckpointError, Conditioning, LatentSpec, Placement, SamplingDefaults, hookimpl, plugins
 from d4k.config import RunConfig, from_mapping
 from d4k.plugins import registry
 
@@ -67,10 +67,10 @@ class FakeBackbone:
     def defaults(self) -> SamplingDefaults:
         return SamplingDefaults(size=16, steps=3, guidance=2.0)
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
+    def load(self, placement: Placement) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            self.trainable = Denoiser(self.latent.channels).to(device, dtype).eval()
+            self.trainable = Denoiser(self.latent.channels).to(placement.device, placement.dtype).eval()
         if self.source:
             try:
                 self.trainable.load_state_dict(load_file(Path(self.source) / "denoiser.safetensors"))
@@ -98,8 +98,8 @@ class FakeBackbone:
         unwanted: Tensor = self.trainable(noisy, sigma, conditioning.tensors["negative"])
         return unwanted + guidance * (wanted - unwanted)
 
-    def scheduler(self, steps: int, height: int, width: int) -> Any:
-        scheduler = FlowMatchEulerDiscreteScheduler()
+    def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift or 1.0)
         scheduler.set_timesteps(steps)
         return scheduler
 
@@ -194,7 +194,7 @@ def fake_plugin(install: Callable[..., None]) -> None:
 def backbone() -> FakeBackbone:
     """A loaded fake backbone."""
     result = FakeBackbone()
-    result.load(device=torch.device("cpu"), dtype=torch.float32)
+    result.load(Placement(torch.device("cpu"), torch.float32))
     return result
 
 

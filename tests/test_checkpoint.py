@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from d4k import checkpoint
+from d4k import Placement, checkpoint
 from d4k.checkpoint import CARD, Source, find_model, latest_state, load_pipeline, load_state, save_state, write_card
 from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
 
@@ -170,7 +170,7 @@ class TestLoadPipeline:
 
     def test_weights_come_back_in_the_dtype_asked_for(self, diffusers_model: Path) -> None:
         """What `save_pipeline` wrote is safetensors and loads again."""
-        loaded = load_pipeline(DDPMPipeline, str(diffusers_model), torch.bfloat16)
+        loaded = load_pipeline(DDPMPipeline, str(diffusers_model), Placement(torch.device("cpu"), torch.bfloat16))
         assert loaded.unet.dtype == torch.bfloat16
         assert [p.suffix for p in (diffusers_model / "unet").glob("diffusion*")] == [".safetensors"]
 
@@ -189,7 +189,7 @@ class TestLoadPipeline:
         with pytest.raises(
             CheckpointError, match=r"cannot load '.*copy' as DDPMPipeline: .*cut short\? Download it"
         ) as caught:
-            load_pipeline(DDPMPipeline, str(folder), torch.float32)
+            load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
         assert "\n" not in str(caught.value)
 
     def test_pickled_weights_are_refused(self, diffusers_model: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ class TestLoadPipeline:
         torch.save({}, weights.with_suffix(".bin"))
         weights.unlink()
         with pytest.raises(CheckpointError):
-            load_pipeline(DDPMPipeline, str(folder), torch.float32)
+            load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
 
 
 class TestState:

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from d4k import OutputError, __version__
-from d4k.cli import main, read_prompts
+from d4k.cli import main
+from d4k.cli.prompts import read_prompts
 from d4k.errors import DataError
 from d4k.images import read_recipe
 
@@ -77,7 +78,7 @@ class TestGenerate:
         recipe = read_recipe(Path("a.png"))
         assert recipe == {
             "prompt": "a cat", "seed": 0, "model": "fake-model", "width": 16, "height": 12, "steps": 2,
-            "guidance": 1.5, "negative_prompt": "dog", "options": {},
+            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {},
         }  # fmt: skip
         d4k("generate", recipe["prompt"], *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "b.png")
         assert np.array_equal(pixels("a.png"), pixels("b.png"))

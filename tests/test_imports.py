@@ -69,7 +69,11 @@ def test_layers_name_every_module() -> None:
     """A new module of the core cannot be forgotten in the contract."""
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     named = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
-    modules = {f"d4k.{path.stem}" for path in (ROOT / "src" / "d4k").glob("*.py") if path.stem != "__init__"}
+    folder = ROOT / "src" / "d4k"
+    paths = [p for p in folder.iterdir() if not p.name.startswith(("__init__", "__pycache__", "py.typed"))]
+        p for p in (ROOT / "src" / "d4k").iterdir() if not p.name.startswith(("__init__", "__pycache__", "py.typed"))
+    ]
+    modules = {f"d4k.{path.stem}" for path in paths}
     assert modules == named
 
 

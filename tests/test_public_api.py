@@ -18,7 +18,8 @@ from d4k.config import RunConfig, from_mapping
 
 NAMES = [
     "Backbone", "CheckpointError", "Conditioning", "ConfigError", "D4KError", "DataError", "Dataset", "FlowStep",
-    "LatentSpec", "Loss", "Metric", "OutputError", "Pipeline", "PluginError", "Run", "Sample", "SamplingDefaults",
+    "LatentSpec", "Loss", "Metric", "OutputError", "Pipeline",
+    "Placement", "PluginError", "Preset", "Run", "Sample", "SamplingDefaults",
     "Score", "UnknownNameError", "create", "hookimpl",
 ]  # fmt: skip
 
@@ -43,7 +44,8 @@ SIGNATURES = {
     "Pipeline.from_pretrained": "(model: str | Path, *, device: str | None = None, dtype: str = float32, "
     "**options: Any) -> Pipeline",
     "Pipeline.generate": "(self, prompt: str | Sequence[str], *, width: int | None = None, height: int | None = None, "
-    "steps: int | None = None, guidance: float | None = None, seed: int | Sequence[int] = 0, negative_prompt: str = , "
+    "steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
+    "seed: int | Sequence[int] = 0, negative_prompt: str = , "
     "batch_size: int = 1, on_step: Callable[[sampling.SamplingStep], None] | None = None) -> list[Image]",
     "Pipeline.train": "(self, *, dataset: str | Dataset, output_dir: str | Path, loss: str | Loss = wavelet, "
     "steps: int = 1000, dataset_options: Mapping[str, Any] | None = None, "
@@ -56,13 +58,13 @@ SIGNATURES = {
     "metrics: Sequence[str] | Mapping[str, Metric], *, prompts: Sequence[str] | None = None, "
     "reference: str | Path | None = None) -> list[Score]",
     "Pipeline.save_pretrained": "(self, folder: str | Path) -> None",
-    "Backbone.load": "(self, *, device: torch.device, dtype: torch.dtype) -> None",
+    "Backbone.load": "(self, placement: Placement) -> None",
     "Backbone.encode_text": "(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning",
     "Backbone.encode_image": "(self, pixels: Tensor) -> Tensor",
     "Backbone.decode": "(self, latent: Tensor) -> Tensor",
     "Backbone.velocity": "(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, "
     "guidance: float | None = None) -> Tensor",
-    "Backbone.scheduler": "(self, steps: int, height: int, width: int) -> Any",
+    "Backbone.scheduler": "(self, steps: int, height: int, width: int, shift: float | None = None) -> Any",
     "Backbone.save": "(self, folder: Path) -> None",
     "Loss.__call__": "(self, velocity: Tensor, step: FlowStep) -> Tensor",
     "Dataset.__len__": "(self) -> int",
@@ -76,6 +78,17 @@ FIELDS = {
     "Conditioning": ["tensors"],
     "FlowStep": ["clean", "noise", "sigma", "noisy"],
     "LatentSpec": ["channels", "downscale", "patch", "max_size"],
+    "Placement": [
+        "device",
+        "dtype",
+        "revision",
+        "variant",
+        "transformer",
+        "offload",
+        "quantize",
+        "memory_gb",
+    ],
+    "Preset": ["size", "steps", "guidance", "shift"],
     "Run": ["output_dir", "steps", "losses"],
     "Sample": ["id", "caption", "source"],
     "SamplingDefaults": ["size", "steps", "guidance"],
@@ -89,8 +102,8 @@ HOOKS = [
 OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --device",
-    "generate": "prompts --prompts --model=tiny-sd3 --width --height --steps --guidance --negative-prompt= --seed=0 "
-    "--output=images --dtype=float32 --device",
+    "generate": "prompts --prompts --model=tiny-sd3 --width --height --steps --guidance --shift --negative-prompt= "
+    "--seed=0 --output=images --dtype=float32 --device",
     "evaluate": "folder --metric --prompts --reference --json --markdown",
     "plugins": "",
 }

@@ -14,7 +14,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from d4k import FlowStep, Sample, checkpoint, training
+from d4k import FlowStep, Placement, Sample, checkpoint, training
 from d4k.builtin import FolderDataset, MSELoss
 from d4k.config import read_toml
 from d4k.errors import CheckpointError, ConfigError, D4KError, DataError, OutputError
@@ -38,7 +38,7 @@ def fresh(backbone: Any) -> Callable[[], Any]:
 
     def make() -> Any:
         result = type(backbone)()
-        result.load(device=CPU, dtype=torch.float32)
+        result.load(Placement(CPU, torch.float32))
         return result
 
     return make
@@ -117,7 +117,7 @@ def test_saved_model_is_the_trained_one(backbone: Any, dataset: Any, run_config:
     """Loading `run.model` gives the weights in memory, bit by bit."""
     run = train(backbone, dataset, MSELoss(), run_config())
     again = type(backbone)(str(run.model))
-    again.load(device=CPU, dtype=torch.float32)
+    again.load(Placement(CPU, torch.float32))
     assert same(weights(again), weights(backbone))
 
 
@@ -321,7 +321,7 @@ def test_precision_of_a_run_does_not_outlive_it(backbone: Any, dataset: Any, run
     """After bfloat16 training the model computes in float32 again, as one does that is loaded from the disk."""
     run = train(backbone, dataset, MSELoss(), run_config(training={"precision": "bf16"}))
     loaded = type(backbone)(str(run.model))
-    loaded.load(device=CPU, dtype=torch.float32)
+    loaded.load(Placement(CPU, torch.float32))
     step = (
         torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(0)),
         torch.ones(1),

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from d4k.errors import CheckpointError, UnknownNameError
 from d4k.files import atomic_folder, write_json
 from d4k.plugins import registry
+from d4k.protocols import Placement
 
 __all__ = [
     "CARD",
@@ -133,20 +134,21 @@ def _fetch_json(model: str, name: str) -> dict[str, Any] | None:
     return data
 
 
-def load_pipeline(pipeline_class: Any, source: str, dtype: torch.dtype) -> Any:
+def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any:
     """Load a diffusers pipeline from a folder or the Hub; safetensors only.
 
     Args:
         pipeline_class: with a diffusers `from_pretrained`.
         source: folder or Hub id.
-        dtype: of the weights.
+        placement: how the weights are read, and where they are held.
 
     Raises:
         CheckpointError: a part is missing or corrupt; the message names it.
     """
     try:
         with _quiet():
-            return pipeline_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
+            pipeline = pipeline_class.from_pretrained(source, dtype=placement.dtype, use_safetensors=True)
+            return pipeline.to(placement.device)
     except Exception as error:
         # diffusers, transformers and safetensors raise a dozen unrelated types for a damaged checkpoint
         advice = "Is a file missing or cut short? Download it again." if Path(source).is_dir() else OFFLINE

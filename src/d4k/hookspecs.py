@@ -6,6 +6,8 @@ from typing import Protocol
 
 import pluggy
 
+from d4k.protocols import Preset
+
 __all__ = ["API_VERSION", "Register", "RegisterCheckpoint", "hookimpl"]
 
 API_VERSION = 1
@@ -18,10 +20,19 @@ hookimpl = pluggy.HookimplMarker("d4k")
 class Register(Protocol):
     """`register("wavelet", "d4k_wavelet.loss:WaveletLoss", summary="one line")`."""
 
-    def __call__(self, name: str, target: str, *, summary: str, pipelines: tuple[str, ...] = ()) -> None:
+    def __call__(
+        self,
+        name: str,
+        target: str,
+        *,
+        summary: str,
+        pipelines: tuple[str, ...] = (),
+        presets: tuple[Preset, ...] = (),
+    ) -> None:
         """Claim `name` for the attrs class at `target` ("module:attribute").
 
-        A backbone also says which `_class_name`s of a `model_index.json` it loads, in `pipelines`.
+        A backbone also says which `_class_name`s of a `model_index.json` it loads, in `pipelines`, and what it samples
+        with at which size, in `presets`.
         """
 
 

@@ -24,8 +24,8 @@ from d4k.errors import ConfigError, OutputError, UnknownNameError, did_you_mean
 from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, empty_folder
 from d4k.images import to_picture
-from d4k.plugins import create
-from d4k.protocols import Backbone, Dataset, Loss, Metric, Score
+from d4k.plugins import create, registry
+from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
 from d4k.registry import Kind
 
 __all__ = ["Pipeline", "choose_device", "metrics_by_name", "train_from_config"]
@@ -73,7 +73,7 @@ class Pipeline:
             raise UnknownNameError("dtype", dtype, DTYPES)
         merged = {**source.options, **options}
         backbone = create("backbone", source.backbone, source=source.location, **merged)
-        backbone.load(device=choose_device(device), dtype=DTYPES[dtype])
+        backbone.load(Placement(device=choose_device(device), dtype=DTYPES[dtype]))
         return cls(backbone, model=str(model), name=source.backbone, options=merged)
 
     def generate(
@@ -84,6 +84,7 @@ class Pipeline:
         height: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        shift: float | None = None,
         seed: int | Sequence[int] = 0,
         negative_prompt: str = "",
         batch_size: int = 1,
@@ -95,8 +96,9 @@ class Pipeline:
             prompt: one or several.
             width: pixels; None is the size the model was trained at.
             height: likewise.
-            steps: Euler steps; None is the backbone's own.
-            guidance: scale; None is the backbone's own.
+            steps: Euler steps; None is what the checkpoint says, or else the backbone's preset for this size.
+            guidance: scale; None as for `steps`.
+            shift: of the noise levels; None as for `steps`, or else what the checkpoint's scheduler says.
             seed: of every picture, or one for each; with one prompt, several seeds draw several pictures. A picture
                 depends on its own seed only, not on its place or the batch size.
             negative_prompt: what classifier-free guidance steers away from.
@@ -109,25 +111,36 @@ class Pipeline:
         Raises:
             ConfigError: a value does not suit the backbone.
         """
-        defaults = self.backbone.defaults
         prompts, seeds = _pairs(prompt, seed)
         recipe = {
             "model": self.model,
-            "width": defaults.size if width is None else width,
-            "height": defaults.size if height is None else height,
-            "steps": defaults.steps if steps is None else steps,
-            "guidance": defaults.guidance if guidance is None else guidance,
+            **self._settings(width, height, steps, guidance, shift),
             "negative_prompt": negative_prompt,
         }
         _check_positive(steps=recipe["steps"], batch_size=batch_size)
         settings = {key: value for key, value in recipe.items() if key != "model"}
-        drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)  # type: ignore[arg-type]
+        drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
         pictures = []
         for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
             picture = to_picture(tensor)
             picture.info["d4k"] = {"prompt": text, "seed": number, **recipe, "options": self._options}
             pictures.append(picture)
         return pictures
+
+    def _settings(
+        self, width: int | None, height: int | None, steps: int | None, guidance: float | None, shift: float | None
+    ) -> dict[str, Any]:
+        """Size and sampling settings: as given, or else what the checkpoint says, or else the backbone's preset."""
+        defaults = self.backbone.defaults
+        width, height = (defaults.size if side is None else side for side in (width, height))
+        preset = registry().preset(self._name, max(1, width), max(1, height))
+        chosen: dict[str, Any] = {"width": width, "height": height}
+        for name, given in (("steps", steps), ("guidance", guidance), ("shift", shift)):
+            value = getattr(defaults, name, None) if given is None else given
+            chosen[name] = getattr(preset, name, None) if value is None else value
+            if chosen[name] is None and name != "shift":
+                raise ConfigError(f"backbone '{self._name}' has no preset for {name}: give {name}")
+        return chosen
 
     def train(
         self,

@@ -12,6 +12,7 @@ import pluggy
 
 from d4k import hookspecs
 from d4k.errors import PluginError
+from d4k.protocols import Preset
 from d4k.registry import Entry, Kind, Registry, build
 
 __all__ = ["create", "discover", "registry"]
@@ -114,11 +115,18 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
 
 
 def _register(into: Registry, kind: Kind, plugin: str, version: str) -> Callable[..., None]:
-    def register(name: str, target: str, *, summary: str, pipelines: tuple[str, ...] = ()) -> None:
+    def register(
+        name: str,
+        target: str,
+        *,
+        summary: str,
+        pipelines: tuple[str, ...] = (),
+        presets: tuple[Preset, ...] = (),
+    ) -> None:
         module, _, attribute = target.partition(":")
         if not (module and attribute):
             raise PluginError(f"{kind} '{name}' has the target '{target}'; it must be \"module:attribute\"")
-        into.add(Entry(kind, name, target, summary, plugin, version, pipelines=pipelines))
+        into.add(Entry(kind, name, target, summary, plugin, version, pipelines=pipelines, presets=presets))
 
     return register
 

@@ -29,6 +29,8 @@ __all__ = [
     "Loss",
     "Metric",
     "Need",
+    "Placement",
+    "Preset",
     "Sample",
     "SamplingDefaults",
     "Score",
@@ -129,7 +131,7 @@ class LatentSpec:
 
 @frozen
 class SamplingDefaults:
-    """What a backbone samples with when the user does not say.
+    """What a loaded model samples with when the user does not say; None leaves it to the backbone's presets.
 
     Args:
         size: width and height in pixels.
@@ -138,8 +140,52 @@ class SamplingDefaults:
     """
 
     size: int
+    steps: int | None = None
+    guidance: float | None = None
+
+
+@frozen
+class Preset:
+    """What a backbone samples with at some size; registered with the backbone, the nearest size counts.
+
+    Args:
+        size: pixels a side of a square image.
+        steps: Euler steps.
+        guidance: scale of the guidance.
+        shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
+
+    Source of the shift: SD3, Esser et al. 2024, arXiv 2403.03206, section 5.3.2.
+    """
+
+    size: int
     steps: int
     guidance: float
+    shift: float | None = None
+
+
+@frozen
+class Placement:
+    """How the weights of a model are read, and where they are held.
+
+    Args:
+        device: torch device that computes; "meta" makes the model's shapes without reading or holding weights.
+        dtype: torch dtype of the weights.
+        revision: of a Hub id: branch, tag or commit.
+        variant: of the weight files, such as "fp16".
+        transformer: a single safetensors file, or a folder, whose denoiser replaces that of the model.
+        offload: "model" or "group": keep weights in CPU memory and move them to the device when they are needed.
+        quantize: such as "int8" or "nf4": hold the denoiser's weights in fewer bits.
+        memory_gb: what the autoencoder may use beside its weights; None measures what is free.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    revision: str | None = None
+    variant: str | None = None
+    transformer: str | None = None
+    offload: str | None = None
+    quantize: str | None = None
+    memory_gb: float | None = None
 
 
 @frozen(eq=False)
@@ -182,7 +228,7 @@ class Backbone(Protocol):
 
     @property
     def defaults(self) -> SamplingDefaults:
-        """Size, steps and guidance to sample with. Known after `load`."""
+        """The size the model was trained at, and what its checkpoint says of sampling. Known after `load`."""
 
     @property
     def trainable(self) -> torch.nn.Module:
@@ -191,8 +237,8 @@ class Backbone(Protocol):
     @trainable.setter
     def trainable(self, module: torch.nn.Module) -> None: ...
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
-        """Read the weights from `source`.
+    def load(self, placement: Placement) -> None:
+        """Read the weights from `source`, as `placement` says.
 
         Raises:
             CheckpointError: something is missing or unreadable; the message names it.
@@ -219,8 +265,11 @@ class Backbone(Protocol):
             guidance: scale; None is what training uses (no classifier-free guidance, the usual embedded scale).
         """
 
-    def scheduler(self, steps: int, height: int, width: int) -> Any:
-        """A diffusers flow-matching scheduler with its timesteps set for an image of this size in pixels."""
+    def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
+        """A diffusers flow-matching scheduler with its timesteps set for an image of this size in pixels.
+
+        `shift` replaces what the checkpoint's configuration says, by resolution or not.
+        """
 
     def save(self, folder: Path) -> None:
         """Write the whole model in the diffusers layout."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from typing import Any, Literal, get_args
 
@@ -9,6 +10,7 @@ import attrs
 from attrs import define, field, frozen
 
 from d4k.errors import ConfigError, D4KError, PluginError, UnknownNameError, did_you_mean
+from d4k.protocols import Preset
 
 __all__ = ["Entry", "Kind", "Registry", "build"]
 
@@ -28,6 +30,7 @@ class Entry:
         version: of that distribution.
         backbone: for a checkpoint, the name of its backbone.
         pipelines: for a backbone, the diffusers pipelines it loads.
+        presets: for a backbone, what it samples with, by size.
     """
 
     kind: Kind
@@ -38,6 +41,7 @@ class Entry:
     version: str
     backbone: str = ""
     pipelines: tuple[str, ...] = ()
+    presets: tuple[Preset, ...] = ()
 
     def load(self) -> Any:
         """Import the target.
@@ -75,6 +79,12 @@ class Registry:
     def names(self, kind: Kind) -> list[str]:
         """Registered names of a kind, sorted."""
         return sorted(name for k, name in self.entries if k == kind)
+
+    def preset(self, backbone: str, width: int, height: int) -> Preset | None:
+        """The preset of a backbone that is nearest in size to an image, on a scale of octaves; None if it has none."""
+        presets = self.get("backbone", backbone).presets
+        side = math.sqrt(width * height)
+        return min(presets, key=lambda preset: abs(math.log(preset.size / side)), default=None)
 
     def clashes(self) -> list[str]:
         """One sentence for every name that more than one plugin claims."""

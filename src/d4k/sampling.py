@@ -78,6 +78,7 @@ def sample_latents(
     *,
     steps: int,
     guidance: float,
+    shift: float | None = None,
     negative_prompt: str = "",
     on_step: Callback | None = None,
     first: int = 0,
@@ -90,6 +91,7 @@ def sample_latents(
         noise: (B, C, h, w), see `draw_noise`.
         steps: of the scheduler.
         guidance: scale.
+        shift: of the noise levels; None is what the checkpoint's scheduler says.
         negative_prompt: what classifier-free guidance steers away from.
         on_step: called after every step.
         first: index of the first prompt, handed to `on_step`.
@@ -100,7 +102,7 @@ def sample_latents(
     parameter = next(backbone.trainable.parameters())
     conditioning = backbone.encode_text(prompts, negative_prompt)
     downscale = backbone.latent.downscale
-    scheduler = backbone.scheduler(steps, noise.shape[-2] * downscale, noise.shape[-1] * downscale)
+    scheduler = backbone.scheduler(steps, noise.shape[-2] * downscale, noise.shape[-1] * downscale, shift)
     noisy = noise.to(parameter.device, parameter.dtype)
     for done, timestep in enumerate(scheduler.timesteps, 1):
         sigma = (timestep / 1000).to(noisy)
@@ -122,6 +124,7 @@ def sample(
     height: int,
     steps: int,
     guidance: float,
+    shift: float | None = None,
     negative_prompt: str = "",
     batch_size: int = 1,
     on_step: Callback | None = None,
@@ -136,6 +139,7 @@ def sample(
         height: likewise.
         steps: Euler steps.
         guidance: scale.
+        shift: of the noise levels; None is what the checkpoint's scheduler says.
         negative_prompt: what classifier-free guidance steers away from.
         batch_size: pictures at a time.
         on_step: called after every step.
@@ -159,6 +163,7 @@ def sample(
                 draw_noise(backbone, seeds[rows], width, height),
                 steps=steps,
                 guidance=guidance,
+                shift=shift,
                 negative_prompt=negative_prompt,
                 on_step=on_step,
                 first=start,

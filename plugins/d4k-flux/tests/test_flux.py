@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransformer2DModel
 
-from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, create
+from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.sampling import draw_noise, sample_latents
 from d4k.testing import check_backbone
 from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
@@ -197,7 +197,7 @@ def test_bfloat16_draws(pipe):
 def test_a_missing_checkpoint_is_a_checkpoint_error(tmp_path):
     """A folder without weights is refused by name."""
     with pytest.raises(CheckpointError, match=str(tmp_path)):
-        create("backbone", "flux", source=str(tmp_path)).load(device=torch.device("cpu"), dtype=torch.float32)
+        create("backbone", "flux", source=str(tmp_path)).load(Placement(torch.device("cpu"), torch.float32))
 
 
 @pytest.mark.parametrize("options", [{"positions": "stretch"}, {"text_tokens": 0}, {"guidance": -1}, {"steps": 0}])

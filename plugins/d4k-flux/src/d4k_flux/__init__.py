@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from d4k import hookimpl
+from d4k import Preset, hookimpl
+
+PRESETS = (
+    Preset(1024, steps=50, guidance=3.5),
+    Preset(2048, steps=50, guidance=5.0),
+    Preset(4096, steps=50, guidance=5.0),
+)
+"""At 1024 those of the model, beyond it those of arXiv 2503.18352."""
 
 
 @hookimpl
@@ -15,4 +22,5 @@ def register_backbones(register: Callable[..., None]) -> None:
         "d4k_flux.backbone:FluxBackbone",
         summary="FLUX.1 (double and single blocks, rotary positions, embedded guidance)",
         pipelines=("FluxPipeline",),
+        presets=PRESETS,
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attrs import define, field
+from attrs import converters, define, field
 from attrs.validators import ge, in_, instance_of, optional
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import Tensor
 
-from d4k import Conditioning, LatentSpec, SamplingDefaults
+from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
 from d4k.autoencoder import decode, encode
 from d4k.checkpoint import load_pipeline, save_pipeline
 from d4k.flow import resolution_shift
@@ -22,6 +22,7 @@ from d4k.flow import resolution_shift
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
 PATCH = 2
+TRAINED_GUIDANCE = 3.5
 
 
 @define(eq=False)
@@ -34,8 +35,10 @@ class FluxBackbone:
             into the range the model was trained on.
         trained_size: pixels a side the model was trained at; None is what diffusers draws by default.
         text_tokens: T5 tokens, at most what its tokenizer allows; None is 512, diffusers' default.
-        steps: Euler steps to sample with by default.
-        guidance: embedded scale, in training and to sample with by default.
+        downscale: pixels a latent row stands for: 8, or 16 for the partitioned autoencoder of Diffusion-4K; None is
+            what the autoencoder was made for.
+        steps: Euler steps to sample with by default; None leaves it to the presets.
+        guidance: embedded scale to sample with by default; None leaves it to the presets.
 
     Source: Black Forest Labs, FLUX.1, https://github.com/black-forest-labs/flux.
     """
@@ -44,14 +47,17 @@ class FluxBackbone:
     positions: str = field(default="native", validator=in_(("native", "interpolate")))
     trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    steps: int = field(default=50, validator=[instance_of(int), ge(1)])
-    guidance: float = field(default=3.5, converter=float, validator=ge(0))
+    downscale: int | None = field(default=None, validator=optional(in_((8, 16))))
+    steps: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    guidance: float | None = field(default=None, converter=converters.optional(float), validator=optional(ge(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
     _trainable: Any = field(default=None, init=False, repr=False)
+    _memory_gb: float | None = field(default=None, init=False, repr=False)
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
+    def load(self, placement: Placement) -> None:
         """Read the weights; see `d4k.Backbone.load`."""
-        self.attach(load_pipeline(FluxPipeline, self.source, dtype).to(device))
+        self._memory_gb = placement.memory_gb
+        self.attach(load_pipeline(FluxPipeline, self.source, placement))
 
     def attach(self, pipeline: FluxPipeline) -> None:
         """Use a pipeline that is already in memory."""
@@ -63,13 +69,11 @@ class FluxBackbone:
     @property
     def latent(self) -> LatentSpec:
         """The latent space of the loaded model."""
-        return LatentSpec(
-            self.pipeline.transformer.config.in_channels // PATCH**2, self.pipeline.vae_scale_factor, PATCH
-        )
+        return LatentSpec(self.pipeline.transformer.config.in_channels // PATCH**2, self._downscale, PATCH)
 
     @property
     def defaults(self) -> SamplingDefaults:
-        """Size, steps and guidance to sample with."""
+        """Size to sample at, and the steps and guidance that the checkpoint asks for."""
         return SamplingDefaults(self._trained_patches * self.latent.granularity, self.steps, self.guidance)
 
     @property
@@ -83,10 +87,14 @@ class FluxBackbone:
         self._trainable = module
 
     @property
+    def _downscale(self) -> int:
+        return self.downscale or int(self.pipeline.vae_scale_factor)
+
+    @property
     def _trained_patches(self) -> int:
         if self.trained_size is None:
             return int(self.pipeline.default_sample_size // PATCH)
-        return int(self.trained_size // (self.pipeline.vae_scale_factor * PATCH))
+        return int(self.trained_size // (self._downscale * PATCH))
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
@@ -102,11 +110,11 @@ class FluxBackbone:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
-        return encode(self.pipeline.vae, pixels)
+        return encode(self.pipeline.vae, pixels, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""
-        return decode(self.pipeline.vae, latent)
+        return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def velocity(
         self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
@@ -115,7 +123,7 @@ class FluxBackbone:
         text = conditioning.tensors
         scale = None
         if self.pipeline.transformer.config.guidance_embeds:
-            scale = torch.full_like(sigma, self.guidance if guidance is None else guidance, dtype=torch.float32)
+            scale = torch.full_like(sigma, TRAINED_GUIDANCE if guidance is None else guidance, dtype=torch.float32)
         height, width = noisy.shape[-2:]
         tokens = self._trainable(
             hidden_states=pack(noisy),
@@ -134,9 +142,12 @@ class FluxBackbone:
             return 1.0
         return float(min(1.0, self._trained_patches * PATCH / (height * width) ** 0.5))
 
-    def scheduler(self, steps: int, height: int, width: int) -> FlowMatchEulerDiscreteScheduler:
+    def scheduler(
+        self, steps: int, height: int, width: int, shift: float | None = None
+    ) -> FlowMatchEulerDiscreteScheduler:
         """A fresh scheduler with its timesteps set, shifted by the number of tokens where its checkpoint says so."""
-        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        chosen = {} if shift is None else {"shift": shift, "use_dynamic_shifting": False}
+        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config, **chosen)
         tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
         sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
         mu = resolution_shift(scheduler.config, tokens)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from d4k import hookimpl
+from d4k import Preset, hookimpl
+
+PRESETS = (
+    Preset(1024, steps=28, guidance=7.0),
+    Preset(2048, steps=28, guidance=7.0),
+    Preset(4096, steps=28, guidance=7.0),
+)
+"""Those of the paper: arXiv 2503.18352."""
 
 
 @hookimpl
@@ -15,4 +22,5 @@ def register_backbones(register: Callable[..., None]) -> None:
         "d4k_sd3.backbone:SD3Backbone",
         summary="Stable Diffusion 3 and 3.5 (MMDiT, three text encoders, classifier-free guidance)",
         pipelines=("StableDiffusion3Pipeline",),
+        presets=PRESETS,
     )

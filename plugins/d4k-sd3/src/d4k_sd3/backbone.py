@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attrs import define, field
+from attrs import converters, define, field
 from attrs.validators import ge, in_, instance_of, optional
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from torch import Tensor
 
-from d4k import Conditioning, LatentSpec, SamplingDefaults
+from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
 from d4k.autoencoder import decode, encode
 from d4k.checkpoint import load_pipeline, save_pipeline
 from d4k.flow import resolution_shift
@@ -32,8 +32,10 @@ class SD3Backbone:
             trained on over larger images, so that any size is covered.
         trained_size: pixels a side the model was trained at; None is what its configuration says.
         text_tokens: T5 tokens, at most what its tokenizer allows; None is 256, diffusers' default.
-        steps: Euler steps to sample with by default.
-        guidance: scale to sample with by default.
+        downscale: pixels a latent row stands for: 8, or 16 for the partitioned autoencoder of Diffusion-4K; None is
+            what the autoencoder was made for.
+        steps: Euler steps to sample with by default; None leaves it to the presets.
+        guidance: scale to sample with by default; None leaves it to the presets.
 
     Source: Esser et al. 2024, arXiv 2403.03206.
     """
@@ -42,14 +44,17 @@ class SD3Backbone:
     positions: str = field(default="native", validator=in_(("native", "interpolate")))
     trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    steps: int = field(default=28, validator=[instance_of(int), ge(1)])
-    guidance: float = field(default=7.0, converter=float, validator=ge(0))
+    downscale: int | None = field(default=None, validator=optional(in_((8, 16))))
+    steps: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    guidance: float | None = field(default=None, converter=converters.optional(float), validator=optional(ge(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
     _trainable: Any = field(default=None, init=False, repr=False)
+    _memory_gb: float | None = field(default=None, init=False, repr=False)
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> None:
+    def load(self, placement: Placement) -> None:
         """Read the weights; see `d4k.Backbone.load`."""
-        self.attach(load_pipeline(StableDiffusion3Pipeline, self.source, dtype).to(device))
+        self._memory_gb = placement.memory_gb
+        self.attach(load_pipeline(StableDiffusion3Pipeline, self.source, placement))
 
     def attach(self, pipeline: StableDiffusion3Pipeline) -> None:
         """Use a pipeline that is already in memory."""
@@ -64,14 +69,14 @@ class SD3Backbone:
     @property
     def latent(self) -> LatentSpec:
         """The latent space of the loaded model."""
-        config, downscale = self.pipeline.transformer.config, self.pipeline.vae_scale_factor
+        config, downscale = self.pipeline.transformer.config, self._downscale
         covered = config.pos_embed_max_size * config.patch_size * downscale
         limit = covered if self.positions == "native" else None
         return LatentSpec(config.in_channels, downscale, config.patch_size, limit)
 
     @property
     def defaults(self) -> SamplingDefaults:
-        """Size, steps and guidance to sample with."""
+        """Size to sample at, and the steps and guidance that the checkpoint asks for."""
         size = self._trained_patches * self.latent.granularity
         return SamplingDefaults(size, self.steps, self.guidance)
 
@@ -86,11 +91,15 @@ class SD3Backbone:
         self._trainable = module
 
     @property
+    def _downscale(self) -> int:
+        return self.downscale or int(self.pipeline.vae_scale_factor)
+
+    @property
     def _trained_patches(self) -> int:
         config = self.pipeline.transformer.config
         if self.trained_size is None:
             return int(config.sample_size // config.patch_size)
-        return int(self.trained_size // (self.pipeline.vae_scale_factor * config.patch_size))
+        return int(self.trained_size // (self._downscale * config.patch_size))
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
@@ -111,11 +120,11 @@ class SD3Backbone:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
-        return encode(self.pipeline.vae, pixels)
+        return encode(self.pipeline.vae, pixels, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""
-        return decode(self.pipeline.vae, latent)
+        return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def velocity(
         self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
@@ -143,9 +152,12 @@ class SD3Backbone:
         )[0]
         return output
 
-    def scheduler(self, steps: int, height: int, width: int) -> FlowMatchEulerDiscreteScheduler:
+    def scheduler(
+        self, steps: int, height: int, width: int, shift: float | None = None
+    ) -> FlowMatchEulerDiscreteScheduler:
         """A fresh scheduler with its timesteps set, shifted by the number of tokens where its checkpoint says so."""
-        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        chosen = {} if shift is None else {"shift": shift, "use_dynamic_shifting": False}
+        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config, **chosen)
         tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
         mu = (
             resolution_shift(scheduler.config, tokens, max_shift=1.16)

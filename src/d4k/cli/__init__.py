@@ -1,0 +1,45 @@
+"""The command line: parse, call the facade, print. A file a command; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from d4k import __version__
+from d4k.cli.demo import demo
+from d4k.cli.evaluate import evaluate
+from d4k.cli.generate import generate
+from d4k.cli.plugins import plugins
+from d4k.cli.train import train
+from d4k.errors import D4KError
+
+__all__ = ["main"]
+
+COMMANDS = (demo, train, generate, evaluate, plugins)  # in the order of use
+
+
+class Commands(click.Group):
+    """Prints a `D4KError` as one line and exits with code 2; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except D4KError as error:
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """In the order of use."""
+        return [str(command.name) for command in COMMANDS]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="d4k")
+def main() -> None:
+    """Fine-tune latent diffusion models at 4K, generate images with them, and measure honestly."""
+
+
+for command in COMMANDS:
+    main.add_command(command)

@@ -1,0 +1,54 @@
+"""`d4k evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from d4k.cli.prompts import read_prompts
+from d4k.errors import ConfigError
+
+__all__ = ["evaluate"]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--metric", "metrics", metavar="NAME", multiple=True, help="Repeat for several. [default: glcm, compression-ratio]"
+)
+@click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text file, one prompt an image.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Folder with one reference picture an image.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the scores to this .json file.")
+@click.option(
+    "--markdown", "markdown_file", type=click.Path(path_type=Path), help="Also write the table to this .md file."
+)
+def evaluate(
+    folder: Path,
+    metrics: tuple[str, ...],
+    prompt_file: Path | None,
+    reference: Path | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    """Measure the pictures in FOLDER.
+
+    \b
+    Example:
+      d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
+    """
+    from d4k import evaluation
+    from d4k.pipeline import metrics_by_name
+
+    chosen = metrics_by_name(metrics or ("glcm", "compression-ratio"))
+    prompts = read_prompts(prompt_file) if prompt_file else None
+    for file, ending in ((json_file, ".json"), (markdown_file, ".md")):
+        if file is not None and file.suffix != ending:
+            raise ConfigError(f"cannot write scores to '{file.name}': the ending must be {ending}")
+    rows = {folder.name or str(folder): evaluation.evaluate(folder, chosen, prompts=prompts, reference=reference)}
+    click.echo(evaluation.score_table(rows))
+    count = next(iter(rows.values()))[0].count
+    click.echo(f"{count} image{'s' if count != 1 else ''}")
+    for file in (json_file, markdown_file):
+        if file is not None:
+            evaluation.write_scores(rows, file)

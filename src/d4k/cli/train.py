@@ -1,0 +1,33 @@
+"""`d4k train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("recipe", metavar="[RUN.toml]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting, e.g. training.steps=100."
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
+@click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
+def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None) -> None:
+    """Fine-tune a model as RUN.toml and the settings say.
+
+    \b
+    Example:
+      d4k train examples/train_tiny.toml --set training.steps=20 --set output_dir=runs/first
+    """
+    from d4k.config import RunConfig, from_mapping, read_toml, with_settings
+
+    config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
+    from d4k.pipeline import train_from_config
+
+    run = train_from_config(config, device=device, resume=resume)
+    last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
+    click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {run.output_dir / 'losses.jsonl'}")
