@@ -71,8 +71,6 @@ def test_layers_name_every_module() -> None:
     named = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
     folder = ROOT / "src" / "d4k"
     paths = [p for p in folder.iterdir() if not p.name.startswith(("__init__", "__pycache__", "py.typed"))]
-        p for p in (ROOT / "src" / "d4k").iterdir() if not p.name.startswith(("__init__", "__pycache__", "py.typed"))
-    ]
     modules = {f"d4k.{path.stem}" for path in paths}
     assert modules == named
 
