@@ -47,10 +47,9 @@ class SanaBackbone:
             warnings.warn("sana's autoencoder runs in one piece: memory_gb is ignored", stacklevel=2)
         self.pipeline = load_pipeline(SanaPipeline, self.source, placement)
         self.trainable = self.pipeline.transformer
-        for part in (self.pipeline.vae, self.pipeline.text_encoder):
-            part.requires_grad_(False)
-            if placement.dtype == torch.float16:  # too small a range for these two, not for the transformer
-                part.to(torch.bfloat16)
+        if placement.dtype == torch.float16:  # too small a range for these two, not for the transformer
+            self.pipeline.vae.to(torch.bfloat16)
+            self.pipeline.text_encoder.to(torch.bfloat16)
 
     @property
     def latent(self) -> LatentSpec:
@@ -107,13 +106,8 @@ class SanaBackbone:
         return unwanted + guidance * (wanted - unwanted)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        output: Tensor = self.trainable(
-            noisy,
-            encoder_hidden_states=states.to(noisy.dtype),
-            encoder_attention_mask=mask,
-            timestep=sigma * 1000 * self.pipeline.transformer.config.timestep_scale,
-            return_dict=False,
-        )[0]
+        time, states = sigma * 1000 * self.pipeline.transformer.config.timestep_scale, states.to(noisy.dtype)
+        output: Tensor = self.trainable(noisy, states, time, encoder_attention_mask=mask, return_dict=False)[0]
         return output
 
     def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:  # noqa: ARG002
