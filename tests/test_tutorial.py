@@ -47,7 +47,7 @@ def test_what_the_text_quotes_exists() -> None:
     for block in re.findall(r"^```{literalinclude} (.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
         name, *options = block.splitlines()
         text = (TUTORIAL / name).read_text(encoding="utf-8")
-        for option, value in (line[1:].split(": ", 1) for line in options):
+        for option, value in (line.removeprefix(":").split(": ", 1) for line in options):
             if option != "language":
                 assert (f"def {value.rpartition('.')[2]}(" if option == "pyobject" else value.strip('"')) in text, value
 
