@@ -28,7 +28,7 @@ def leave(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README.md", "docs/*.md", "plugins/*/README.md"],
+    patterns=["README.md", "docs/*.md", "docs/tutorial/**/*.md", "plugins/*/README.md"],
     setup=enter,
     teardown=leave,
 ).pytest()

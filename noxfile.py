@@ -15,6 +15,7 @@ nox.options.error_on_external_run = True
 
 HERE = Path(__file__).parent
 PLUGINS = sorted(path.parent for path in HERE.glob("plugins/*/pyproject.toml"))
+TUTORIAL = HERE / "docs" / "tutorial" / "d4k-sana"
 SHARED = HERE / ".nox" / "shared"
 DOCS_OUT = HERE / "docs" / "_build" / "html"
 
@@ -87,7 +88,7 @@ def types(session: nox.Session) -> None:
         session,
         "mypy",
         "src",
-        *(str(p.relative_to(HERE) / "src") for p in PLUGINS),
+        *(str(p.relative_to(HERE) / "src") for p in (*PLUGINS, TUTORIAL)),
         "noxfile.py",
         "benchmarks",
         "examples",
@@ -112,7 +113,7 @@ def build(session: nox.Session) -> None:
     """Build all wheels, install them together in a clean environment, and list the plugins far from the sources."""
     python, wheels = shared(session), HERE / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
-    for package in (HERE, *PLUGINS):
+    for package in (HERE, *PLUGINS, TUTORIAL):
         session.run(str(python), "-m", "build", "--wheel", "--outdir", str(wheels), str(package), external=True)
     clean = HERE / ".nox" / "wheels-only"
     make_venv(session, clean, *(str(wheel) for wheel in sorted(wheels.glob("*.whl"))))

@@ -9,7 +9,7 @@ author = "the d4k contributors"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "tutorial/d4k-sana"]
 html_theme = "furo"
 html_title = f"d4k {release}"
 

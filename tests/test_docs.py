@@ -46,6 +46,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorial").rglob("*.md")),
     *sorted((ROOT / "plugins").glob("*/README.md")),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")

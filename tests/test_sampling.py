@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from d4k.errors import ConfigError
@@ -101,14 +102,65 @@ def test_preview_is_the_clean_latent_that_the_model_sees(backbone: Any) -> None:
     assert torch.equal(seen[-1].noisy, result)
 
 
-def test_sampling_runs_in_the_weights_own_dtype(backbone: Any) -> None:
-    """A bfloat16 model is sampled in bfloat16, step after step."""
+def test_model_sees_its_own_dtype_and_nothing_else_is_rounded(backbone: Any) -> None:
+    """A bfloat16 model is given bfloat16 latents; noise levels, and latents between the steps, stay float32."""
     backbone.trainable.to(torch.bfloat16)
     seen: list[SamplingStep] = []
-    encode = type(backbone).encode_text
-    backbone.encode_text = lambda *args: encode(backbone, *args).to(dtype=torch.bfloat16)
+    given: list[tuple[torch.dtype, torch.dtype]] = []
+    velocity = type(backbone).velocity
+
+    def record(noisy: Tensor, sigma: Tensor, *rest: Any) -> Tensor:
+        given.append((noisy.dtype, sigma.dtype))
+        return velocity(backbone, noisy, sigma, *rest)
+
+    backbone.velocity = record
     draw(backbone, ["a"], [0], on_step=seen.append)
-    assert {s.noisy.dtype for s in seen} == {torch.bfloat16}
+    assert set(given) == {(torch.bfloat16, torch.float32)}
+    assert {s.noisy.dtype for s in seen} == {s.clean.dtype for s in seen} == {torch.float32}
+
+
+def multistep(steps: int, height: int, width: int, shift: float | None = None) -> DPMSolverMultistepScheduler:
+    """A solver with a history, which rounds its timesteps down to whole numbers."""
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift or 1.0
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+# diffusers hands torch tensors to NumPy in a way that NumPy 2 deprecates
+multistep_warns = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@multistep_warns
+def test_preview_is_exact_under_a_solver_that_rounds_its_timesteps(backbone: Any) -> None:
+    """The noise level of a step is the solver's own: at the last step the preview is the result."""
+    backbone.scheduler = multistep
+    seen: list[SamplingStep] = []
+    noise = draw_noise(backbone, [0], 16, 12)
+    result = sample_latents(backbone, ["a"], noise, steps=3, guidance=1.0, on_step=seen.append)
+    assert [s.sigma for s in seen] == multistep(3, 12, 16).sigmas[:-1].tolist()
+    torch.testing.assert_close(seen[-1].clean, result, rtol=1e-5, atol=1e-5)
+
+
+@multistep_warns
+def test_repeated_timesteps_do_not_lead_a_solver_astray(backbone: Any) -> None:
+    """With a large shift the first timesteps round to the same number; every step is made all the same."""
+    backbone.scheduler = multistep
+    timesteps = multistep(8, 12, 16, 500.0).timesteps
+    assert timesteps[0] == timesteps[1]
+    noise = draw_noise(backbone, [0], 16, 12)
+    seen: list[SamplingStep] = []
+    result = sample_latents(backbone, ["a"], noise, steps=8, guidance=1.0, shift=500.0, on_step=seen.append)
+    torch.testing.assert_close(seen[-1].clean, result, rtol=1e-5, atol=1e-5)
+
+
+@multistep_warns
+def test_a_solver_with_a_history_begins_anew_with_every_batch(backbone: Any) -> None:
+    """The second picture is the same after a first one as alone."""
+    backbone.scheduler = multistep
+    together = draw(backbone, ["a", "b"], [0, 1], steps=4)
+    assert torch.equal(together[1], draw(backbone, ["b"], [1], steps=4)[0])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from attrs import define, frozen
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
 
@@ -176,10 +177,21 @@ def velocity(change: Callable[[Any, Tensor, float | None], Tensor]) -> Any:
 
 
 class Steps:
-    """A scheduler of given timesteps."""
+    """A scheduler of given timesteps, whose sigmas are not between 0 and 1."""
 
     def __init__(self, *timesteps: int) -> None:
         self.timesteps = torch.tensor(timesteps)
+        self.sigmas = torch.tensor([*timesteps, 0])
+
+
+def instructed(self: Any, prompts: list[str], negative: str | None = None) -> Conditioning:
+    """Texts of which prompts begin with an instruction and the negative prompt does not."""
+    tensors = {"text": torch.ones(len(prompts), 4)}
+    return Conditioning(tensors if negative is None else tensors | {"negative": torch.zeros(len(prompts), 4)})
+
+
+ONE_SCHEDULER = FlowMatchEulerDiscreteScheduler()
+ONE_SCHEDULER.set_timesteps(5)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +210,11 @@ class Steps:
         ("velocity", velocity(lambda self, v, g: v if g is None else v[:1]), "takes a guidance scale"),
         ("velocity", velocity(lambda self, v, g: v.detach().requires_grad_()), "receives a gradient"),
         ("velocity", past, "whatever trainable was set to"),
+        ("encode_text", instructed, "an empty prompt is encoded as an empty negative prompt is"),
         ("scheduler", lambda self, steps, h, w: Steps(3, 2, 1), "the steps that were asked for"),
         ("scheduler", lambda self, steps, h, w: Steps(5, 4, 3, 1, 2), "timesteps fall"),
+        ("scheduler", lambda self, steps, h, w: Steps(900, 700, 500, 300, 100), "noise levels of flow matching"),
+        ("scheduler", lambda self, steps, h, w: ONE_SCHEDULER, "each call makes a scheduler"),
     ],
 )
 def test_broken_backbones_fail(

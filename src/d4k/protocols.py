@@ -245,7 +245,11 @@ class Backbone(Protocol):
         """
 
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
-        """Encode B prompts; with `negative`, also what classifier-free guidance steers away from."""
+        """Encode B prompts; with `negative`, also what classifier-free guidance steers away from.
+
+        An empty prompt is encoded as an empty `negative` is: caption dropout trains the one so that guidance can use
+        the other.
+        """
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), scaled to about unit variance; deterministic."""
@@ -259,15 +263,17 @@ class Backbone(Protocol):
         """Predict `noise - clean`.
 
         Args:
-            noisy: (B, C, h, w).
-            sigma: (B,), in [0, 1].
+            noisy: (B, C, h, w), in the dtype of the weights, or float32 where autocast is on.
+            sigma: (B,) float32, in [0, 1].
             conditioning: of the B prompts.
             guidance: scale; None is what training uses (no classifier-free guidance, the usual embedded scale).
         """
 
     def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
-        """A diffusers flow-matching scheduler with its timesteps set for an image of this size in pixels.
+        """A fresh diffusers flow-matching scheduler, its timesteps set for an image of this size in pixels.
 
+        Any solver will do, also one that keeps a history: each batch gets a scheduler of its own. The model is asked
+        at `timesteps / 1000`, which a scheduler may round; the solver steps from each of its `sigmas` to the next.
         `shift` replaces what the checkpoint's configuration says, by resolution or not.
         """
 

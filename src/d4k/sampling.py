@@ -24,8 +24,8 @@ class SamplingStep:
         steps: steps in all.
         first: index of the batch's first prompt.
         sigma: noise level of `noisy` before this step.
-        noisy: (B, C, h, w), after this step.
-        clean: (B, C, h, w), what the model takes the picture for; `backbone.decode(clean)` is a preview.
+        noisy: (B, C, h, w) float32, after this step.
+        clean: (B, C, h, w) float32, what the model takes the picture for; `backbone.decode(clean)` is a preview.
     """
 
     step: int
@@ -97,21 +97,22 @@ def sample_latents(
         first: index of the first prompt, handed to `on_step`.
 
     Returns:
-        (B, C, h, w) clean latents on the backbone's device.
+        (B, C, h, w) clean latents on the backbone's device, float32: no step is lost in rounding.
     """
     parameter = next(backbone.trainable.parameters())
     conditioning = backbone.encode_text(prompts, negative_prompt)
     downscale = backbone.latent.downscale
     scheduler = backbone.scheduler(steps, noise.shape[-2] * downscale, noise.shape[-1] * downscale, shift)
-    noisy = noise.to(parameter.device, parameter.dtype)
-    for done, timestep in enumerate(scheduler.timesteps, 1):
-        sigma = (timestep / 1000).to(noisy)
-        velocity = backbone.velocity(noisy, sigma.expand(len(noisy)), conditioning, guidance)
+    scheduler.set_begin_index(0)  # it would look its place up by timestep, and rounded timesteps repeat
+    levels = scheduler.sigmas[:-1].tolist()
+    noisy = noise.to(parameter.device, torch.float32)
+    for done, (timestep, level) in enumerate(zip(scheduler.timesteps, levels, strict=True), 1):
+        sigma = (timestep / 1000).to(noisy).expand(len(noisy))
+        velocity = backbone.velocity(noisy.to(parameter.dtype), sigma, conditioning, guidance).float()
         before = noisy
-        noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0].to(before.dtype)
+        noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0]
         if on_step is not None:
-            level = float(sigma)
-            on_step(SamplingStep(done, len(scheduler.timesteps), first, level, noisy, before - level * velocity))
+            on_step(SamplingStep(done, len(levels), first, level, noisy, before - level * velocity))
     return noisy
 
 

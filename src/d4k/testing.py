@@ -97,7 +97,7 @@ def _measure(metric: Metric, *images: torch.Tensor) -> float:
 
 
 def check_backbone(backbone: Backbone) -> None:
-    """Check a loaded backbone: latents, text, velocity, gradient, scheduler and the settable trainable module.
+    """Check a backbone loaded in float32: latents, text, velocity, gradient, scheduler, settable trainable module.
 
     Raises:
         AssertionError: the contract does not hold.
@@ -115,7 +115,7 @@ def check_backbone(backbone: Backbone) -> None:
     text = backbone.encode_text(["one", "two"])
     assert len(text) == 2, "encode_text encodes every prompt"
     assert len(text[1:]) == 1, "a conditioning can be sliced"
-    sigma = torch.tensor([0.3, 0.8]).to(parameter)
+    sigma = torch.tensor([0.3, 0.8]).to(parameter.device)
     velocity = backbone.velocity(latent, sigma, text)
     assert velocity.shape == shape, f"velocity has the shape of the latent, {shape}, got {tuple(velocity.shape)}"
     alone = backbone.velocity(latent[1:], sigma[1:], text[1:])
@@ -124,9 +124,8 @@ def check_backbone(backbone: Backbone) -> None:
     torch.autograd.backward(velocity.float().square().mean())
     assert any(p.grad is not None for p in backbone.trainable.parameters()), "the trainable module receives a gradient"
     backbone.trainable.zero_grad(set_to_none=True)
-    timesteps = backbone.scheduler(5, size, size).timesteps
-    assert len(timesteps) == 5, "the scheduler has the steps that were asked for"
-    assert all(a > b for a, b in pairwise(timesteps)), "timesteps fall"
+    _check_empty_prompt(backbone, latent, sigma)
+    _check_scheduler(backbone, size)
     module, calls = backbone.trainable, []
 
     class Wrapper(torch.nn.Module):
@@ -140,6 +139,24 @@ def check_backbone(backbone: Backbone) -> None:
     finally:
         backbone.trainable = module
     assert calls, "velocity goes through whatever trainable was set to"
+
+
+@torch.no_grad()
+def _check_empty_prompt(backbone: Backbone, latent: torch.Tensor, sigma: torch.Tensor) -> None:
+    # guidance does nothing where prompt and negative prompt are encoded alike
+    alone, beside = backbone.encode_text(["", ""]), backbone.encode_text(["", ""], "")
+    plain, guided = (backbone.velocity(latent, sigma, text, 3.0) for text in (alone, beside))
+    assert torch.allclose(plain, guided, atol=1e-3), "an empty prompt is encoded as an empty negative prompt is"
+
+
+def _check_scheduler(backbone: Backbone, size: int) -> None:
+    scheduler = backbone.scheduler(5, size, size)
+    timesteps = scheduler.timesteps.cpu()
+    assert len(timesteps) == 5, "the scheduler has the steps that were asked for"
+    assert all(a > b for a, b in pairwise(timesteps)), "timesteps fall"
+    drift = (scheduler.sigmas[:-1].cpu() * 1000 - timesteps).abs().max()
+    assert drift <= 1, "the scheduler's sigmas are noise levels of flow matching: its timesteps / 1000"
+    assert scheduler is not backbone.scheduler(5, size, size), "each call makes a scheduler: solvers keep a history"
 
 
 def _check_options(component: object) -> None:
