@@ -1,0 +1,87 @@
+"""`d4k lora`: what is done with the files of low-rank adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["lora", "read_weights"]
+
+
+@click.group()
+def lora() -> None:
+    """Merge low-rank adapters (LoRA) into a model, or write them in another layout.
+
+    \b
+    Example:
+      d4k lora merge tiny-sd3 runs/first:0.8 --output merged
+      d4k lora convert runs/first --layout comfyui --output first.safetensors
+    """
+
+
+@lora.command()
+@click.argument("model")
+@click.argument("adapters", metavar="ADAPTER[:WEIGHT]...", nargs=-1)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="New folder for the merged model.")
+@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
+def merge(model: str, adapters: tuple[str, ...], output: Path, dtype: str) -> None:
+    """Add adapters to the weights of MODEL, and write it in the diffusers layout.
+
+    MODEL is a registered checkpoint, a folder or a Hub id; the folder of a run with an adapter needs no other.
+
+    \b
+    Example:
+      d4k lora merge tiny-sd3 runs/first:0.8 loras/style.safetensors --output merged
+    """
+    from d4k.errors import ConfigError
+    from d4k.files import empty_folder
+    from d4k.pipeline import Pipeline
+
+    empty_folder(output)
+    pipe = Pipeline.from_pretrained(model, device="cpu", dtype=dtype, adapters=read_weights(adapters))
+    if not pipe.adapters:
+        raise ConfigError(f"there is no adapter to merge into {model}; name one or more after it")
+    pipe.merge_adapters()
+    pipe.save_pretrained(output)
+    for adapter in pipe.merged:
+        click.echo(f"{adapter.source} with weight {adapter.weight:g}")
+    click.echo(f"model: {output}")
+
+
+@lora.command()
+@click.argument("adapter")
+@click.option("--layout", default="comfyui", show_default=True, help="comfyui, or diffusers, which d4k writes itself.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="New .safetensors file.")
+def convert(adapter: str, layout: str, output: Path) -> None:
+    """Write ADAPTER with the key names and alphas of another program.
+
+    \b
+    Example:
+      d4k lora convert runs/first --layout comfyui --output first.safetensors
+    """
+    from d4k.adapter_files import read_adapter, write_adapter
+    from d4k.errors import OutputError
+
+    if output.exists():
+        raise OutputError(f"{output} exists already; name another file")
+    read = read_adapter(adapter)
+    write_adapter(read, output, layout=layout)  # type: ignore[arg-type]  # an unknown layout is an error there
+    click.echo(f"{len(read.ranks)} layers: {output}")
+
+
+def read_weights(values: tuple[str, ...]) -> dict[str | Path, float]:
+    """Adapters with their weights, from words such as `runs/first:0.8`; without one the weight is 1.
+
+    >>> read_weights(("runs/first:0.8", "C:/loras/style.safetensors"))
+    {'runs/first': 0.8, 'C:/loras/style.safetensors': 1.0}
+    """
+    weights: dict[str | Path, float] = {}
+    for value in values:
+        source, _, weight = value.rpartition(":")
+        try:
+            number = float(weight)
+        except ValueError:
+            source, number = value, 1.0
+        weights[source or value] = number if source else 1.0
+    return weights
