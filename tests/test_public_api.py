@@ -31,8 +31,8 @@ MODULES = {
     "autoencoder": "decode encode",
     "checkpoint": "CARD Source find_model latest_state load_pipeline load_state read_card save_pipeline save_state "
     "write_card",
-    "config": "AdapterSettings Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings TrainingSettings "
-    "from_mapping read_toml with_settings write_toml",
+    "config": "AdapterSettings Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings "
+    "TrainingSettings from_mapping read_toml with_settings write_toml",
     "evaluation": "check_needs evaluate markdown_table score_table write_scores",
     "flow": "Density Weighting clean_from_velocity draw_sigma per_sample resolution_shift shift_sigma sigma_weight "
     "velocity_from_clean",
@@ -110,8 +110,8 @@ HOOKS = [
 OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --device",
-    "generate": "prompts --prompts --model=tiny-sd3 --adapter --width --height --steps --guidance --shift --negative-prompt= "
-    "--seed=0 --output=images --dtype=float32 --device",
+    "generate": "prompts --prompts --model=tiny-sd3 --adapter --width --height --steps --guidance --shift "
+    "--negative-prompt= --seed=0 --output=images --dtype=float32 --device",
     "evaluate": "folder --metric --prompts --reference --json --markdown",
     "lora": "",
     "lora merge": "model adapters --output --dtype=float32",

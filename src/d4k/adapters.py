@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -168,11 +169,13 @@ def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
     _check_module(module)
     check_fit(module, adapter)
     try:
-        module.load_lora_adapter(  # type: ignore[operator]
-            dict(adapter.tensors), prefix=None, adapter_name=name, metadata=dict(adapter.settings)
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+            module.load_lora_adapter(  # type: ignore[operator]
+                dict(adapter.tensors), prefix=None, adapter_name=name, metadata=dict(adapter.settings)
+            )
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = " ".join(str(error.__cause__ or error.__context__ or error).split())
         raise CheckpointError(
             f"adapter {adapter.source} cannot be loaded: {reason}; is peft too old for it?"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -78,10 +79,7 @@ def read_weights(values: tuple[str, ...]) -> dict[str | Path, float]:
     """
     weights: dict[str | Path, float] = {}
     for value in values:
-        source, _, weight = value.rpartition(":")
-        try:
-            number = float(weight)
-        except ValueError:
-            source, number = value, 1.0
-        weights[source or value] = number if source else 1.0
+        match = re.fullmatch(r"(.+):([-+]?\d*\.?\d+)", value)
+        source, weight = match.groups() if match else (value, "1")
+        weights[source] = float(weight)
     return weights
