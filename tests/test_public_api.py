@@ -26,8 +26,8 @@ NAMES = [
 
 MODULES = {
     "adapter_files": "Adapter Layout WEIGHTS find_adapter read_adapter write_adapter",
-    "adapters": "Applied TARGETS TRAINED add_adapter check_fit check_weights load_adapter loaded_adapters "
-    "merge_adapters set_adapters trained_adapter weighted_adapters",
+    "adapters": "Applied TARGETS TRAINED add_adapter check_fit check_targets check_weights load_adapter "
+    "loaded_adapters merge_adapters set_adapters trained_adapter weighted_adapters",
     "autoencoder": "decode encode",
     "checkpoint": "CARD Source find_model latest_state load_pipeline load_state read_card save_pipeline save_state "
     "write_card",

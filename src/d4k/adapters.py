@@ -30,6 +30,7 @@ __all__ = [
     "Applied",
     "add_adapter",
     "check_fit",
+    "check_targets",
     "check_weights",
     "load_adapter",
     "loaded_adapters",
@@ -67,26 +68,20 @@ def add_adapter(module: nn.Module, settings: AdapterSettings, *, seed: int = 0) 
     """Freeze a denoiser, and give it a new adapter named `TRAINED` that is trained in float32.
 
     Args:
-        module: a diffusers model.
+        module: a diffusers model without adapters.
         settings: of the adapter.
         seed: of its first matrices; the second ones are zero, so that at first nothing changes.
 
     Raises:
-        ConfigError: a target matches no layer, or the module takes no adapters or has some already.
+        ConfigError: see `check_targets`.
     """
     from peft import LoraConfig
 
-    _check_module(module)
-    if present := loaded_adapters(module):
-        raise ConfigError(
-            f"the model has adapters already ({', '.join(present)}), which training would mix with the new one; "
-            "merge them first (Pipeline.merge_adapters), or load the model without them"
-        )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.rank if settings.alpha is None else settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_targets(module, settings.targets),
+        target_modules=check_targets(module, settings.targets),
     )
     module.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # peft draws on the CPU
@@ -97,9 +92,18 @@ def add_adapter(module: nn.Module, settings: AdapterSettings, *, seed: int = 0) 
             parameter.data = parameter.data.float()
 
 
-def _targets(module: nn.Module, wanted: tuple[str, ...] | None) -> list[str]:
-    """The targets that end the name of a layer; every one that was asked for must."""
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+def check_targets(module: nn.Module, wanted: tuple[str, ...] | None) -> list[str]:
+    """The targets that a new adapter would have.
+
+    Args:
+        module: a diffusers model.
+        wanted: ends of the names of layers; None is those of `TARGETS` that there are.
+
+    Raises:
+        ConfigError: one that is wanted is the end of no layer's name, or the module takes no adapters.
+    """
+    _check_module(module)
+    layers = [name for name, layer in module.named_modules() if isinstance(_base(layer), nn.Linear | nn.Conv2d)]
     found = [target for target in wanted or TARGETS if any(f".{name}".endswith(f".{target}") for name in layers)]
     missing = [target for target in wanted or TARGETS if target not in found]
     if not missing or (wanted is None and found):
@@ -139,13 +143,19 @@ def check_fit(module: nn.Module, adapter: Adapter) -> None:
             f"not in it, such as '{absent[0]}'{origin}"
         )
     for name in adapter.ranks:
-        has = _sides(layers[name])
+        has = _sides(_base(layers[name]))
         given = (adapter.tensors[name + DOWN].shape[1], adapter.tensors[name + UP].shape[0])
         if has != given:
             raise CheckpointError(
                 f"adapter {adapter.source} does not fit this model: it changes '{name}' from {given[0]} to {given[1]} "
                 f"features, which here is from {has[0]} to {has[1]}{origin}"
             )
+
+
+def _base(layer: nn.Module) -> nn.Module:
+    """A layer without the adapters that it has."""
+    base: nn.Module = getattr(layer, "base_layer", layer)
+    return base
 
 
 def _sides(layer: Any) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from d4k.adapters import (
     Applied,
     check_weights,
     load_adapter,
+    loaded_adapters,
     merge_adapters,
     set_adapters,
     weighted_adapters,
@@ -319,9 +320,9 @@ class Pipeline:
             ConfigError: it has adapters that are not merged.
             OutputError: the folder exists and is not empty, or cannot be written.
         """
-        if self.adapters:
+        if present := loaded_adapters(self.backbone.trainable):
             raise ConfigError(
-                f"the model has adapters ({', '.join(self.adapters)}), which are files of their own; "
+                f"the model has adapters ({', '.join(present)}), which are files of their own; "
                 "call merge_adapters() to save it with them"
             )
         target = Path(folder)

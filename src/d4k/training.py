@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from d4k.adapter_files import WEIGHTS, write_adapter
-from d4k.adapters import TRAINED, add_adapter, loaded_adapters, trained_adapter
+from d4k.adapters import TRAINED, add_adapter, check_targets, loaded_adapters, trained_adapter
 from d4k.checkpoint import latest_state, load_state, save_state, write_card
 from d4k.config import OptimizerSettings, RunConfig, read_toml, write_toml
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
@@ -206,9 +206,10 @@ def train(
     folder = Path(config.output_dir)
     accelerator = _accelerator(config, next(backbone.trainable.parameters()).device)
     feed = Feed(backbone, dataset, config, accelerator.device)
-    state = _open_folder(folder, config, resume)
     module = backbone.trainable
-    _prepare(module, config, resume)
+    _check_adapters(module, config, resume)
+    state = _open_folder(folder, config, resume)
+    _free(module, config)
     module.train()
     if config.training.gradient_checkpointing:
         module.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -245,19 +246,26 @@ def train(
     return Run(folder, settings.steps, tuple(row["loss"] for row in read_losses(folder)))
 
 
-def _prepare(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
-    """Free what is trained: all of the module, or a new adapter."""
-    if config.adapter is not None:
-        if resume and loaded_adapters(module) == [TRAINED]:  # of the part of the run that was interrupted
-            module.unload_lora()  # type: ignore[operator]
-        add_adapter(module, config.adapter, seed=_seed(config.seed, "adapter", 0))
-        return
-    if present := loaded_adapters(module):
+def _check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
+    """Refuse adapters that the run would mix with what it trains, and targets that there are not."""
+    present = loaded_adapters(module)
+    if present and not (resume and config.adapter and present == [TRAINED]):
         raise ConfigError(
-            f"the model has adapters ({', '.join(present)}); to train its weights, merge them first "
-            "(Pipeline.merge_adapters), or load the model without them"
+            f"the model has adapters ({', '.join(present)}), which would be mixed with what is trained; "
+            "merge them first (Pipeline.merge_adapters), or load the model without them"
         )
-    module.requires_grad_(True)
+    if config.adapter is not None:
+        check_targets(module, config.adapter.targets)
+
+
+def _free(module: torch.nn.Module, config: RunConfig) -> None:
+    """Let go of what is trained: all of the module, or a new adapter."""
+    if config.adapter is None:
+        module.requires_grad_(True)
+        return
+    if loaded_adapters(module):  # what the part of the run that was interrupted left
+        module.unload_lora()  # type: ignore[operator]
+    add_adapter(module, config.adapter, seed=_seed(config.seed, "adapter", 0))
 
 
 def _save(backbone: Backbone, folder: Path, config: RunConfig, card: tuple[str, Mapping[str, Any]] | None) -> None:
