@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from safetensors import safe_open
@@ -231,9 +232,21 @@ def test_a_frozen_base_is_held_in_the_precision_of_the_run(tmp_path: Path, monke
     assert len(run.losses) == 2
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
-    import attrs
+def test_a_run_in_memory_on_half_precision_says_what_to_set(tmp_path: Path) -> None:
+    """With `precision` it trains and draws; without, the error names the setting, and no folder is made."""
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", dtype="bfloat16", trained_size=128)
+    with pytest.raises(ConfigError, match=r"weights are bfloat16, and training\.precision = 'no' computes in float32"):
+        pipe.run(short(tmp_path / "run", rank=2))
+    assert not (tmp_path / "run").exists()
+    half = {**_plain(short(tmp_path / "run", rank=2)), "training": {"steps": 1, "precision": "bf16"}}
+    pipe.run(from_mapping(RunConfig, half))
+    before = pipe.generate("a cup", width=64, height=64, steps=1)[0]
+    pipe.merge_adapters()
+    after = pipe.generate("a cup", width=64, height=64, steps=1)[0]
+    assert (before.size, after.size) == ((64, 64), (64, 64))
 
+
+def _plain(config: RunConfig) -> dict[str, Any]:
     return attrs.asdict(config)
 
 

@@ -241,6 +241,19 @@ def test_the_recipe_records_adapters_by_content(one: Pipeline, make: Make) -> No
     json.dumps(recipe)
 
 
+def test_the_recipe_repeats_the_picture(one: Pipeline, make: Make) -> None:
+    """Model, and adapters by source and weight, are enough to draw it again, bit by bit."""
+    files = [make(one, "first", 1), make(one, "second", 2)]
+    for file, weight in zip(files, (0.5, -0.3), strict=True):
+        one.load_adapter(file, weight)
+    picture = one.generate("a cup", width=64, height=64, steps=2, seed=4)[0]
+    recipe = picture.info["d4k"]
+    adapters = {used["source"]: used["weight"] for used in recipe["adapters"]}
+    again = Pipeline.from_pretrained(recipe["model"], device="cpu", adapters=adapters)
+    settings = {key: recipe[key] for key in ("width", "height", "steps", "guidance", "seed")}
+    assert again.generate(recipe["prompt"], **settings)[0].tobytes() == picture.tobytes()
+
+
 def test_names_come_from_the_files_and_are_never_taken_twice(one: Pipeline, make: Make) -> None:
     """A second `first` is `first_2`'s elder; a name that was given must be free."""
     file = make(one)

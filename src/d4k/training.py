@@ -208,6 +208,7 @@ def train(
     feed = Feed(backbone, dataset, config, accelerator.device)
     module = backbone.trainable
     _check_adapters(module, config, resume)
+    _check_precision(module, config)
     state = _open_folder(folder, config, resume)
     _free(module, config)
     module.train()
@@ -256,6 +257,15 @@ def _check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) ->
         )
     if config.adapter is not None:
         check_targets(module, config.adapter.targets)
+
+
+def _check_precision(module: torch.nn.Module, config: RunConfig) -> None:
+    dtype = next(module.parameters()).dtype
+    if dtype != torch.float32 and config.training.precision == "no":
+        raise ConfigError(
+            f"the model's weights are {str(dtype).removeprefix('torch.')}, and training.precision = 'no' computes in "
+            "float32; set it to 'bf16' or 'fp16', or load the model in float32"
+        )
 
 
 def _free(module: torch.nn.Module, config: RunConfig) -> None:
