@@ -316,6 +316,17 @@ def test_dropout_is_off_once_loaded(one: Pipeline, make: Make) -> None:
     assert torch.equal(velocity(one), velocity(one))
 
 
+def test_an_adapter_is_offloaded_with_its_model(make: Make) -> None:
+    """Group offloading, which was set up before, moves the new layers too."""
+    pipe, cpu = Pipeline.from_pretrained("tiny-sd3", device="cpu"), torch.device("cpu")
+    file, module = make(pipe), pipe.backbone.trainable
+    module.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")  # type: ignore[operator]
+    pipe.load_adapter(file)
+    leaves = [layer for name, layer in module.named_modules() if name.endswith((".base_layer", ".first"))]
+    assert len(leaves) == 3 * len(read_adapter(file).ranks)
+    assert all(hasattr(layer, "_diffusers_hook") for layer in leaves)
+
+
 def test_targets_that_match_nothing_name_what_is_near(one: Pipeline) -> None:
     """Every target that was asked for must be the end of a layer's name; a block or a half name is none."""
     for target, near in (("to_qq", "attn.to_q"), ("attn", "attn.to_q|attn"), ("o_q", "to_q")):

@@ -189,6 +189,7 @@ def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
         raise CheckpointError(
             f"adapter {adapter.source} cannot be loaded: {reason}; is peft too old for it?"
         ) from error
+    module.delete_adapters([])  # type: ignore[operator]  # deletes none; group offloading takes the new layers in
     module.train(module.training)  # new layers begin in training mode, with their dropout on
 
 

@@ -12,7 +12,9 @@ __all__ = ["lora", "read_weights"]
 
 @click.group()
 def lora() -> None:
-    """Merge low-rank adapters (LoRA) into a model, or write them in another layout.
+    """Merge adapters (LoRA), or convert them.
+
+    To train one, see the section [adapter] of a run; to draw with one, d4k generate --adapter.
 
     \b
     Example:
@@ -27,9 +29,9 @@ def lora() -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="New folder for the merged model.")
 @click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
 def merge(model: str, adapters: tuple[str, ...], output: Path, dtype: str) -> None:
-    """Add adapters to the weights of MODEL, and write it in the diffusers layout.
+    """Write MODEL with adapters in its weights.
 
-    MODEL is a registered checkpoint, a folder or a Hub id; the folder of a run with an adapter needs no other.
+    The output has the diffusers layout. MODEL is a registered checkpoint, a folder or a Hub id; the folder of a run with an adapter needs no other.
 
     \b
     Example:
@@ -55,7 +57,9 @@ def merge(model: str, adapters: tuple[str, ...], output: Path, dtype: str) -> No
 @click.option("--layout", default="comfyui", show_default=True, help="comfyui, or diffusers, which d4k writes itself.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="New .safetensors file.")
 def convert(adapter: str, layout: str, output: Path) -> None:
-    """Write ADAPTER with the key names and alphas of another program.
+    """Write ADAPTER for another program.
+
+    The layout comfyui has the key names and alphas that ComfyUI reads.
 
     \b
     Example:
