@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -114,23 +114,31 @@ def read_adapter(source: str | Path) -> Adapter:
         source: see `find_adapter`.
 
     Raises:
-        CheckpointError: there is none, it is damaged or pickled, or its names are of another layout.
+        CheckpointError: there is none, it is damaged or pickled, its names are of another layout, or its settings are
+            not those of its tensors.
     """
     file = find_adapter(source)
     try:
         with safe_open(file, "pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            settings = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            settings = dict(json.loads((opened.metadata() or {}).get(METADATA, "{}")))
         with file.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot read adapter {file}: {error}; is it cut short? Get it again") from error
     own, alphas = _split(file, tensors)
     _check_pairs(file, own)
     base = str(read_card(str(file.parent)).get("base", ""))
     adapter = Adapter(str(source), own, {}, sha256, base)
     stored = {key.removeprefix(PREFIX): value for key, value in settings.items() if key.startswith(PREFIX)}
-    return Adapter(str(source), own, stored or _settings(adapter, alphas), sha256, base)
+    adapter = evolve(adapter, settings=stored or _settings(adapter, alphas))
+    for layer, rank, _ in _said(adapter):
+        if rank != adapter.ranks[layer]:
+            raise CheckpointError(
+                f"adapter {file} says rank {rank}, but its matrices of '{layer}' have {adapter.ranks[layer]}; "
+                "get it again"
+            )
+    return adapter
 
 
 def _split(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -199,7 +207,12 @@ def write_adapter(adapter: Adapter, file: Path, *, layout: Layout = "diffusers")
     metadata = {"format": "pt"}
     tensors = {PREFIX + name: tensor for name, tensor in adapter.tensors.items()}
     if layout == "comfyui":
-        tensors |= {f"{PREFIX}{layer}{ALPHA}": torch.tensor(alpha) for layer, alpha in _alphas(adapter)}
+        other = [name for name in adapter.tensors if not name.endswith((DOWN, UP))]
+        if other:
+            raise ConfigError(
+                f"the layout 'comfyui' has no name for '{other[0]}' of {adapter.source}; merge it instead"
+            )
+        tensors |= {f"{PREFIX}{layer}{ALPHA}": torch.tensor(alpha) for layer, _, alpha in _said(adapter)}
     else:
         settings = {PREFIX + key: value for key, value in adapter.settings.items()}
         metadata[METADATA] = json.dumps(settings, sort_keys=True)
@@ -207,16 +220,18 @@ def write_adapter(adapter: Adapter, file: Path, *, layout: Layout = "diffusers")
         save_file(tensors, temporary, metadata=metadata)
 
 
-def _alphas(adapter: Adapter) -> Iterator[tuple[str, float]]:
-    """Each layer's alpha in the plain sense: what an update counts, times its rank."""
+def _said(adapter: Adapter) -> Iterator[tuple[str, int, float]]:
+    """Each layer with the rank and the alpha that the settings say, an update counting alpha / rank."""
+    from peft import LoraConfig
     from peft.utils.other import get_pattern_key
 
-    other = [name for name in adapter.tensors if not name.endswith((DOWN, UP))]
-    if other:
-        raise ConfigError(
-            f"the layout 'comfyui' has no name for '{other[0]}' of adapter {adapter.source}; merge it instead"
-        )
-    patterns = adapter.settings.get("alpha_pattern") or {}
-    for layer, rank in adapter.ranks.items():
-        alpha = patterns.get(get_pattern_key(patterns.keys(), layer), adapter.settings["lora_alpha"])
-        yield layer, float(alpha) * (rank**0.5 if adapter.settings.get("use_rslora") else 1.0)
+    try:
+        config = LoraConfig(**adapter.settings)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the settings of adapter {adapter.source} are not those of this peft: {error}; is peft too old for it?"
+        ) from error
+    for layer in adapter.ranks:
+        rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, layer), config.r)
+        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, layer), config.lora_alpha)
+        yield layer, rank, float(alpha) * (rank**0.5 if config.use_rslora else 1.0)

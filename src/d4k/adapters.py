@@ -185,10 +185,8 @@ def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
                 dict(adapter.tensors), prefix=None, adapter_name=name, metadata=dict(adapter.settings)
             )
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error.__context__ or error).split())
-        raise CheckpointError(
-            f"adapter {adapter.source} cannot be loaded: {reason}; is peft too old for it?"
-        ) from error
+        reason = str(error.__cause__ or error.__context__ or error).strip().split("\n")[0]
+        raise CheckpointError(f"adapter {adapter.source} cannot be loaded: {reason}") from error
     module.delete_adapters([])  # type: ignore[operator]  # deletes none; group offloading takes the new layers in
     module.train(module.training)  # new layers begin in training mode, with their dropout on
 

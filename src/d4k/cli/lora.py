@@ -31,7 +31,8 @@ def lora() -> None:
 def merge(model: str, adapters: tuple[str, ...], output: Path, dtype: str) -> None:
     """Write MODEL with adapters in its weights.
 
-    The output has the diffusers layout. MODEL is a registered checkpoint, a folder or a Hub id; the folder of a run with an adapter needs no other.
+    The output has the diffusers layout. MODEL is a registered checkpoint, a folder or a Hub id; the folder of a run
+    with an adapter needs no other.
 
     \b
     Example:
