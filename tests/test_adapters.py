@@ -264,6 +264,8 @@ def test_names_come_from_the_files_and_are_never_taken_twice(one: Pipeline, make
     ]
     with pytest.raises(ConfigError, match="there is an adapter 'own' already"):
         one.load_adapter(file, name="own")
+    with pytest.raises(ConfigError, match="must be of letters, digits and underscores, got 'v1.5'"):
+        one.load_adapter(file, name="v1.5")
 
 
 def test_wrong_weights_and_unknown_names_are_refused(one: Pipeline, make: Make) -> None:

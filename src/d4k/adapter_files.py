@@ -199,6 +199,10 @@ def write_adapter(adapter: Adapter, file: Path, *, layout: Layout = "diffusers")
         UnknownNameError: there is no such layout.
         ConfigError: the adapter has tensors that the layout has no names for.
         OutputError: the file has another ending, or cannot be written.
+
+    Source of what ComfyUI reads: https://github.com/Comfy-Org/ComfyUI/issues/3701 (names of SD3),
+    https://github.com/Nerogar/OneTrainer/pull/1563 (names of FLUX.1),
+    https://github.com/huggingface/diffusers/issues/14088 (alpha).
     """
     if layout not in get_args(Layout):
         raise UnknownNameError("layout", layout, get_args(Layout))

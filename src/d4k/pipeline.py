@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ class Pipeline:
 
         Raises:
             CheckpointError: it cannot be read, or does not fit the model, which is as before.
-            ConfigError: the name is taken.
+            ConfigError: the name is taken, or has other than letters, digits and underscores.
         """
         return self._apply(read_adapter(source), weight, name)
 
@@ -126,6 +127,8 @@ class Pipeline:
         check_weights([weight])
         if name in self.adapters:
             raise ConfigError(f"there is an adapter '{name}' already; give another name")
+        if name is not None and not re.fullmatch(r"\w+", name):
+            raise ConfigError(f"the name of an adapter must be of letters, digits and underscores, got '{name}'")
         free = (f"{adapter.name}_{i}" if i else adapter.name for i in itertools.count())
         chosen = name or next(candidate for candidate in free if candidate not in self.adapters)
         load_adapter(self.backbone.trainable, adapter, chosen)

@@ -295,7 +295,7 @@ def _dropout(config: RunConfig, number: int, device: torch.device) -> Iterator[N
     if config.adapter is None or not config.adapter.dropout:
         yield
         return
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=device.type):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_seed(config.seed, "dropout", number))
         yield
 
