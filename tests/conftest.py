@@ -18,6 +18,7 @@ import pytest
 import torch
 from attrs import define, field, frozen
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.loaders.peft import PeftAdapterMixin
 from hypothesis import settings
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -34,8 +35,8 @@ settings.load_profile("d4k")
 FACTOR, TEXT = 2, 4
 
 
-class Denoiser(nn.Module):
-    """Two convolutions that see the latent, sigma and the prompt."""
+class Denoiser(nn.Module, PeftAdapterMixin):
+    """Two convolutions that see the latent, sigma and the prompt; takes adapters as diffusers' models do."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -348,13 +348,14 @@ def test_help_and_version(arguments: list[str]) -> None:
             "train",
             "generate",
             "evaluate",
+            "lora",
             "plugins",
         ]
     if arguments == ["--version"]:
         assert result.stdout == f"d4k, version {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "plugins", "demo"])
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "lora", "plugins", "demo"])
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""
     lines = [line.strip() for line in d4k(command, "--help").stdout.splitlines()]

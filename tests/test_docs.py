@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import attrs
+import click
 import pytest
 import tomli_w
 from click.testing import CliRunner
@@ -24,12 +25,15 @@ from click.testing import CliRunner
 import d4k
 from d4k import hookspecs
 from d4k.cli import main
-from d4k.config import RunConfig, from_mapping, read_toml
+from d4k.cli.lora import lora
+from d4k.config import RunConfig, from_mapping, read_toml, settings_class
 from d4k.plugins import HOOKS, discover
 from d4k.testing import check_loss
 
 ROOT = Path(__file__).parents[1]
 PUBLIC_MODULES = [
+    "adapter_files",
+    "adapters",
     "autoencoder",
     "checkpoint",
     "config",
@@ -136,10 +140,10 @@ def test_every_public_object_has_a_docstring(name: str, value: Any) -> None:
                 assert inspect.getdoc(member), f"{name}.{member_name} has no docstring"
 
 
-@pytest.mark.parametrize("name", list(main.commands))
+@pytest.mark.parametrize("name", [*main.commands, *(f"lora {name}" for name in lora.commands)])
 def test_every_command_shows_an_example(name: str) -> None:
     """The help of each command has an example on lines of its own, which begins with the command itself."""
-    shown_help = CliRunner().invoke(main, [name, "--help"]).output
+    shown_help = CliRunner().invoke(main, [*name.split(), "--help"]).output
     assert re.search(rf"^  Example:\n    d4k {name}\b", shown_help, re.MULTILINE)
 
 
@@ -154,7 +158,11 @@ def shell_lines() -> Iterator[Any]:
 def test_commands_in_the_documentation_parse(words: list[str]) -> None:
     """Every `d4k` line of the pages names a command and options that exist."""
     name, *rest = words
-    main.commands[name].make_context(name, rest)
+    command = main.commands[name]
+    if isinstance(command, click.Group):
+        name, *rest = rest
+        command = command.commands[name]
+    command.make_context(name, rest)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=named)
@@ -228,9 +236,9 @@ def setting_rows(cls: type, prefix: str = "", given: Any = None) -> Iterator[str
         default = getattr(given, field.name) if given is not None else field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             default = default.factory()
-        if attrs.has(hints[field.name]):
+        if section := settings_class(hints[field.name]):
             below = None if default is attrs.NOTHING else default
-            yield from setting_rows(hints[field.name], f"{prefix}{field.name}.", below)
+            yield from setting_rows(section, f"{prefix}{field.name}.", below)
         else:
             yield f"| `{prefix}{field.name}` | {shown(default)} | {texts[field.name]} |"
 

@@ -14,6 +14,7 @@ import pytest
 import d4k
 from d4k import hookspecs
 from d4k.cli import main
+from d4k.cli.lora import lora
 from d4k.config import RunConfig, from_mapping
 
 NAMES = [
@@ -24,10 +25,14 @@ NAMES = [
 ]  # fmt: skip
 
 MODULES = {
+    "adapter_files": "Adapter Layout WEIGHTS find_adapter read_adapter write_adapter",
+    "adapters": "Applied TARGETS TRAINED add_adapter check_fit check_targets check_weights load_adapter "
+    "loaded_adapters merge_adapters set_adapters trained_adapter weighted_adapters",
     "autoencoder": "decode encode footprint own_downscale",
-    "checkpoint": "CARD Source find_model latest_state load_pipeline load_state save_pipeline save_state write_card",
-    "config": "Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings TrainingSettings "
-    "from_mapping read_toml with_settings write_toml",
+    "checkpoint": "CARD Source find_model latest_state load_pipeline load_state read_card save_pipeline save_state "
+    "write_card",
+    "config": "AdapterSettings Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings "
+    "TrainingSettings from_mapping read_toml with_settings write_toml",
     "evaluation": "check_needs evaluate markdown_table score_table write_scores",
     "flow": "Density Weighting clean_from_velocity draw_sigma per_sample resolution_shift shift_sigma sigma_weight "
     "velocity_from_clean",
@@ -42,7 +47,7 @@ MODULES = {
 SIGNATURES = {
     "create": "(kind: Kind, name: str, **options: Any) -> Any",
     "Pipeline.from_pretrained": "(model: str | Path, *, device: str | None = None, dtype: str = float32, "
-    "**options: Any) -> Pipeline",
+    "adapters: Sequence[str | Path] | Mapping[str | Path, float] = (), **options: Any) -> Pipeline",
     "Pipeline.generate": "(self, prompt: str | Sequence[str], *, width: int | None = None, height: int | None = None, "
     "steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
     "seed: int | Sequence[int] = 0, negative_prompt: str = , "
@@ -57,6 +62,9 @@ SIGNATURES = {
     "Pipeline.evaluate": "(self, images: str | Path | Sequence[str | Path], "
     "metrics: Sequence[str] | Mapping[str, Metric], *, prompts: Sequence[str] | None = None, "
     "reference: str | Path | None = None) -> list[Score]",
+    "Pipeline.load_adapter": "(self, source: str | Path, weight: float = 1.0, name: str | None = None) -> str",
+    "Pipeline.set_adapters": "(self, weights: Mapping[str, float]) -> None",
+    "Pipeline.merge_adapters": "(self) -> None",
     "Pipeline.save_pretrained": "(self, folder: str | Path) -> None",
     "Backbone.load": "(self, placement: Placement) -> None",
     "Backbone.encode_text": "(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning",
@@ -102,9 +110,12 @@ HOOKS = [
 OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --device",
-    "generate": "prompts --prompts --model=tiny-sd3 --width --height --steps --guidance --shift --negative-prompt= "
-    "--seed=0 --output=images --dtype=float32 --device",
+    "generate": "prompts --prompts --model=tiny-sd3 --adapter --width --height --steps --guidance --shift "
+    "--negative-prompt= --seed=0 --output=images --dtype=float32 --device",
     "evaluate": "folder --metric --prompts --reference --json --markdown",
+    "lora": "",
+    "lora merge": "model adapters --output --dtype=float32",
+    "lora convert": "adapter --layout=comfyui --output",
     "plugins": "",
 }
 
@@ -126,6 +137,7 @@ SETTINGS = {
         "steps": 1000, "batch_size": 1, "accumulation": 1, "clip": 1.0, "gradient_checkpointing": False,
         "precision": "no", "caption_dropout": 0.1, "save_every": 500,
     },
+    "adapter": None,
 }  # fmt: skip
 
 
@@ -190,13 +202,17 @@ def test_hooks() -> None:
 
 def test_commands() -> None:
     """The words of the command line."""
-    assert set(main.commands) == set(OPTIONS)
+    assert set(main.commands) == {name for name in OPTIONS if " " not in name}
+    assert {f"lora {name}" for name in lora.commands} == {name for name in OPTIONS if " " in name}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_of_the_commands(name: str) -> None:
     """With their defaults, in the order of the help."""
-    command = main.commands[name]
+    command: click.Command = main
+    for word in name.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
     context = click.Context(command)
     found = []
     for parameter in command.params:

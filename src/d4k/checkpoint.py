@@ -27,6 +27,7 @@ __all__ = [
     "latest_state",
     "load_pipeline",
     "load_state",
+    "read_card",
     "save_pipeline",
     "save_state",
     "write_card",
@@ -47,11 +48,13 @@ class Source:
         backbone: registered name.
         location: local folder or Hub id.
         options: of the backbone, from the model's `d4k.json`.
+        adapters: folders of low-rank adapters that belong to it.
     """
 
     backbone: str
     location: str
     options: Mapping[str, Any]
+    adapters: tuple[str, ...] = ()
 
 
 def find_model(model: str) -> Source:
@@ -64,19 +67,35 @@ def find_model(model: str) -> Source:
     names = registry()
     if ("checkpoint", model) in names.entries:
         entry = names.get("checkpoint", model)
-        return Source(entry.backbone, entry.target, _read_card(entry.target).get("options", {}))
+        return Source(entry.backbone, entry.target, read_card(entry.target).get("options", {}))
     folder = Path(model)
     if folder.is_dir():
-        model = str(folder / "model") if (folder / "model" / "model_index.json").is_file() else model
+        inner = [folder / "model" / "model_index.json", folder / "adapter" / CARD]
+        model = next((str(file.parent) for file in inner if file.is_file()), model)
     elif "/" not in model or model.startswith((".", "/", "~")) or model.count("/") > 1:
         hint = "Or give a folder in the diffusers layout, or a Hub id such as owner/name."
         try:
             names.get("checkpoint", model)  # raises the reason if the plugin of that name did not load
         except UnknownNameError:
             raise UnknownNameError("model", model, names.names("checkpoint"), hint) from None
-    card = _read_card(model)
+    card = read_card(model)
+    if "base" in card:
+        return _with_adapter(model, card)
     name = card.get("backbone") or _detect(model)
     return Source(str(name), model, card.get("options", {}))
+
+
+def _with_adapter(folder: str, card: Mapping[str, Any]) -> Source:
+    """The model that an adapter was trained on, with the adapter."""
+    try:
+        base = find_model(card["base"])
+    except (CheckpointError, UnknownNameError) as error:
+        raise CheckpointError(
+            f"the adapter in {folder} was trained on '{card['base']}', which cannot be had: {error} "
+            "Or give that model under another name, and this folder as its adapter."
+        ) from error
+    options = {**base.options, **card.get("options", {})}
+    return Source(base.backbone, base.location, options, (*base.adapters, folder))
 
 
 def _detect(model: str) -> str:
@@ -101,7 +120,12 @@ def _detect(model: str) -> str:
     raise CheckpointError(f"{model} is a {pipeline}, which no installed plugin loads. Known: {known}. Try: d4k plugins")
 
 
-def _read_card(model: str) -> dict[str, Any]:
+def read_card(model: str) -> dict[str, Any]:
+    """What `write_card` wrote into a folder or Hub repository; empty where there is none.
+
+    Raises:
+        CheckpointError: it is unreadable, or of a newer format.
+    """
     card = _fetch_json(model, CARD) or {}
     if card.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
@@ -188,9 +212,20 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(f"is the disk full? {_first_line(error).rstrip('.')}") from error
 
 
-def write_card(folder: Path, backbone: str, options: Mapping[str, Any]) -> None:
-    """Write `d4k.json`, so that the model is loaded again with the same backbone and options."""
-    write_json(folder / CARD, {"format": FORMAT, "backbone": backbone, "options": dict(options)})
+def write_card(folder: Path, backbone: str, options: Mapping[str, Any], *, base: str | None = None) -> None:
+    """Write `d4k.json`, so that the model is loaded again with the same backbone and options.
+
+    Args:
+        folder: of a model or an adapter.
+        backbone: registered name.
+        options: of the backbone.
+        base: for an adapter, the model it was trained on; a folder is recorded by its absolute path.
+    """
+    card: dict[str, Any] = {"format": FORMAT, "backbone": backbone, "options": dict(options)}
+    if base is not None:
+        registered = ("checkpoint", base) in registry().entries
+        card["base"] = base if registered or not Path(base).is_dir() else str(Path(base).resolve())
+    write_json(folder / CARD, card)
 
 
 def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any, schedule: Any) -> Path:
@@ -211,13 +246,19 @@ def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any,
     """
     target = folder / f"step-{step:08d}"
     with atomic_folder(target) as temporary:
-        weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+        weights = {name: tensor.detach().contiguous() for name, tensor in _trained(module).items()}
         rest = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         with _disk_errors():
             save_file(weights, temporary / "trainable.safetensors")
             torch.save(rest, temporary / "optimizer.pt")
         write_json(temporary / "state.json", {"format": FORMAT, "step": step})
     return target
+
+
+def _trained(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a run changes: all of the module, or where part of it is frozen only the rest."""
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return module.state_dict() if len(trained) == len(list(module.parameters())) else dict(trained)
 
 
 def latest_state(folder: Path) -> Path | None:
@@ -237,7 +278,9 @@ def load_state(folder: Path, module: torch.nn.Module, optimizer: Any, schedule: 
     """
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        module.load_state_dict(load_file(folder / "trainable.safetensors"))
+        trained = _trained(module)
+        kept = {name: tensor for name, tensor in module.state_dict().items() if name not in trained}
+        module.load_state_dict({**kept, **load_file(folder / "trainable.safetensors")})
         rest = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
         optimizer.load_state_dict(rest["optimizer"])
         schedule.load_state_dict(rest["schedule"])

@@ -9,7 +9,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import attrs
 from attrs import field, frozen
@@ -18,6 +18,7 @@ from d4k.errors import ConfigError, did_you_mean
 from d4k.files import write_text
 
 __all__ = [
+    "AdapterSettings",
     "Component",
     "DataSettings",
     "FlowSettings",
@@ -79,6 +80,14 @@ def flag() -> Validator:
 def table() -> Validator:
     """A table of options."""
     return _rule(lambda value: isinstance(value, Mapping), "a table of options")
+
+
+def names() -> Validator:
+    """Words, one or more."""
+    return _rule(
+        lambda value: isinstance(value, tuple) and bool(value) and all(isinstance(n, str) and n for n in value),
+        "a list of words, not empty",
+    )
 
 
 def optional(rule: Validator) -> Validator:
@@ -223,6 +232,29 @@ class TrainingSettings:
     save_every: int = field(default=500, validator=whole(0))
 
 
+def _words(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@frozen
+class AdapterSettings:
+    """A low-rank adapter (LoRA), trained in place of the model's own weights, which stay as they are.
+
+    Args:
+        rank: of each update; more can hold more, and takes more room.
+        alpha: an update counts alpha / rank; None is the rank, so that it counts 1.
+        targets: ends of the names of the layers that get one; None is the attention projections.
+        dropout: share of a layer's input that its adapter does not see while training.
+
+    Source: Hu et al. 2021, arXiv 2106.09685.
+    """
+
+    rank: int = field(default=16, validator=whole(1))
+    alpha: float | None = field(default=None, validator=optional(number(0, above=True)))
+    targets: tuple[str, ...] | None = field(default=None, converter=_words, validator=optional(names()))
+    dropout: float = field(default=0.0, validator=number(0, 1, below=True))
+
+
 @frozen
 class RunConfig:
     """Everything that defines a run.
@@ -239,6 +271,7 @@ class RunConfig:
         optimizer: AdamW.
         schedule: of the learning rate.
         training: the loop.
+        adapter: train a low-rank adapter (LoRA) in place of the model's weights; None trains the weights.
     """
 
     model: str = field(validator=text())
@@ -252,6 +285,7 @@ class RunConfig:
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()
+    adapter: AdapterSettings | None = None
 
 
 def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -267,8 +301,9 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     for key, value in data.items():
         if key not in known:
             raise ConfigError(f"unknown key '{where}{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
-        nested = attrs.has(hints[key]) and not attrs.has(type(value))
-        values[key] = from_mapping(hints[key], value, f"{where}{key}.") if nested else value
+        section = settings_class(hints[key])
+        nested = section is not None and value is not None and not attrs.has(type(value))
+        values[key] = from_mapping(section, value, f"{where}{key}.") if nested else value
     try:
         return cls(**values)
     except ConfigError as error:
@@ -276,6 +311,11 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     except TypeError as error:
         absent = [f.name for f in attrs.fields(cls) if f.default is attrs.NOTHING and f.name not in values]  # type: ignore[arg-type]
         raise ConfigError(f"missing key '{where}{absent[0]}'" if absent else str(error)) from error
+
+
+def settings_class(hint: Any) -> Any:
+    """The settings class that a field's type names, alone or beside None; None if it names none."""
+    return next((choice for choice in (hint, *get_args(hint)) if attrs.has(choice)), None)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

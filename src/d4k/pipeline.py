@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,19 @@ import torch
 from PIL.Image import Image
 
 from d4k import checkpoint, sampling, training
+from d4k.adapter_files import Adapter, read_adapter
+from d4k.adapters import (
+    TRAINED,
+    Applied,
+    check_weights,
+    load_adapter,
+    loaded_adapters,
+    merge_adapters,
+    set_adapters,
+    weighted_adapters,
+)
 from d4k.config import (
+    AdapterSettings,
     Component,
     DataSettings,
     FlowSettings,
@@ -37,6 +51,7 @@ SECTIONS = {
     "optimizer": OptimizerSettings,
     "training": TrainingSettings,
 }
+LORA = {f"lora_{f.name}": f.name for f in attrs.fields(AdapterSettings)}
 
 
 class Pipeline:
@@ -45,14 +60,24 @@ class Pipeline:
     Attributes:
         model: as it was asked for.
         backbone: what does the work.
+        adapters: low-rank adapters that are loaded, by name.
+        merged: those that became part of the model's own weights.
     """
 
     def __init__(self, backbone: Backbone, *, model: str, name: str, options: Mapping[str, Any]) -> None:
         self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
+        self.adapters: dict[str, Applied] = {}
+        self.merged: tuple[Applied, ...] = ()
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str | None = None, dtype: str = "float32", **options: Any
+        cls,
+        model: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        adapters: Sequence[str | Path] | Mapping[str | Path, float] = (),
+        **options: Any,
     ) -> Pipeline:
         """Load a model.
 
@@ -61,20 +86,80 @@ class Pipeline:
                 folder of a finished run, or a Hub id. The backbone is detected from `model_index.json`.
             device: such as "cuda", "cuda:1", "mps" or "cpu"; None takes the first of CUDA, MPS and CPU there is.
             dtype: of the weights: "float32", "bfloat16" or "float16".
+            adapters: low-rank adapters to switch on, see `load_adapter`; with their weights where they are not 1.
             options: of the backbone.
 
         Raises:
             UnknownNameError: there is no such model or dtype.
-            CheckpointError: the model cannot be read.
+            CheckpointError: the model or an adapter cannot be read, or they do not fit.
             ConfigError: the backbone has no such option, or there is no such device.
         """
         source = checkpoint.find_model(str(model))
         if dtype not in DTYPES:
             raise UnknownNameError("dtype", dtype, DTYPES)
         merged = {**source.options, **options}
+        wanted = [(read_adapter(name), weight) for name, weight in weighted_adapters(source.adapters, adapters).items()]
         backbone = create("backbone", source.backbone, source=source.location, **merged)
         backbone.load(Placement(device=choose_device(device), dtype=DTYPES[dtype]))
-        return cls(backbone, model=str(model), name=source.backbone, options=merged)
+        pipe = cls(backbone, model=str(model), name=source.backbone, options=merged)
+        for adapter, weight in wanted:
+            pipe._apply(adapter, weight)
+        return pipe
+
+    def load_adapter(self, source: str | Path, weight: float = 1.0, name: str | None = None) -> str:
+        """Switch on a low-rank adapter (LoRA), beside those that are on.
+
+        Args:
+            source: a safetensors file, the folder of one or of a run, or a Hub id such as owner/name.
+            weight: what its updates count.
+            name: to call it by; None names it after its file or folder.
+
+        Returns:
+            The name.
+
+        Raises:
+            CheckpointError: it cannot be read, or does not fit the model, which is as before.
+            ConfigError: the name is taken, or has other than letters, digits and underscores.
+        """
+        return self._apply(read_adapter(source), weight, name)
+
+    def _apply(self, adapter: Adapter, weight: float, name: str | None = None) -> str:
+        check_weights([weight])
+        if name in self.adapters:
+            raise ConfigError(f"there is an adapter '{name}' already; give another name")
+        if name is not None and not re.fullmatch(r"\w+", name):
+            raise ConfigError(f"the name of an adapter must be of letters, digits and underscores, got '{name}'")
+        free = (f"{adapter.name}_{i}" if i else adapter.name for i in itertools.count())
+        chosen = name or next(candidate for candidate in free if candidate not in self.adapters)
+        load_adapter(self.backbone.trainable, adapter, chosen)
+        self.adapters[chosen] = Applied(chosen, adapter.source, adapter.sha256, float(weight))
+        self.set_adapters({used.name: used.weight for used in self.adapters.values()})
+        return chosen
+
+    def set_adapters(self, weights: Mapping[str, float]) -> None:
+        """Give adapters other weights; those that are not named are switched off.
+
+        Args:
+            weights: by name, as in `adapters`; any finite number.
+
+        Raises:
+            UnknownNameError: there is no adapter of that name.
+            ConfigError: a weight is not a number.
+        """
+        check_weights(weights.values())
+        set_adapters(self.backbone.trainable, weights)
+        self.adapters = {
+            name: attrs.evolve(used, weight=float(weights.get(name, 0.0))) for name, used in self.adapters.items()
+        }
+
+    def merge_adapters(self) -> None:
+        """Make the adapters that are on part of the model's own weights, times theirs, and drop the others.
+
+        Afterwards the model draws what it drew before, up to rounding, and can be saved and fine-tuned as a whole.
+        """
+        active = [used for used in self.adapters.values() if used.weight]
+        merge_adapters(self.backbone.trainable, [used.name for used in active])
+        self.adapters, self.merged = {}, (*self.merged, *active)
 
     def generate(
         self,
@@ -117,13 +202,15 @@ class Pipeline:
             **self._settings(width, height, steps, guidance, shift),
             "negative_prompt": negative_prompt,
         }
+        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values()) if adapter.weight]
+        extra = {"options": self._options, **({"adapters": used} if used else {})}
         _check_positive(steps=recipe["steps"], batch_size=batch_size)
         settings = {key: value for key, value in recipe.items() if key != "model"}
         drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
         pictures = []
         for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
             picture = to_picture(tensor)
-            picture.info["d4k"] = {"prompt": text, "seed": number, **recipe, "options": self._options}
+            picture.info["d4k"] = {"prompt": text, "seed": number, **recipe, **extra}
             pictures.append(picture)
         return pictures
 
@@ -169,7 +256,8 @@ class Pipeline:
             resume: go on from the newest checkpoint in `output_dir`.
             on_step: called with each step and its loss.
             settings: any key of the sections data, flow, optimizer and training of the TOML file, such as `lr=1e-5`,
-                `width=4096`, `batch_size=4`; `schedule="cosine"` names the learning-rate schedule.
+                `width=4096`, `batch_size=4`; `schedule="cosine"` names the learning-rate schedule; `lora_rank=16`,
+                or another key of the section adapter after `lora_`, trains an adapter, which stays switched on.
 
         Returns:
             The finished run.
@@ -203,7 +291,10 @@ class Pipeline:
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
         card = (self._name, self._options)
-        return training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
+        run = training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
+        if run.adapter is not None:
+            self.adapters[TRAINED] = Applied(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
+        return run
 
     def evaluate(
         self,
@@ -229,8 +320,14 @@ class Pipeline:
         """Write the model in the diffusers layout; diffusers' own `from_pretrained` loads it.
 
         Raises:
+            ConfigError: it has adapters that are not merged.
             OutputError: the folder exists and is not empty, or cannot be written.
         """
+        if present := loaded_adapters(self.backbone.trainable):
+            raise ConfigError(
+                f"the model has adapters ({', '.join(present)}), which are files of their own; "
+                "call merge_adapters() to save it with them"
+            )
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target} exists and is not empty; name another folder")
@@ -260,7 +357,9 @@ def train_from_config(config: RunConfig, *, device: str | None = None, resume: b
     if not resume:
         empty_folder(Path(config.output_dir))
     dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
-    pipe = Pipeline.from_pretrained(config.model, device=device, **config.backbone)
+    frozen = config.adapter is not None  # weights that are not trained need no more digits than are computed with
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(config.training.precision, "float32") if frozen else "float32"
+    pipe = Pipeline.from_pretrained(config.model, device=device, dtype=dtype, **config.backbone)
     return pipe.run(config, dataset=dataset, loss=loss, resume=resume)
 
 
@@ -312,9 +411,11 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
             result.setdefault("schedule", {})["name" if key == "schedule" else key] = value
         elif key == "optimizer":
             result.setdefault("optimizer", {})["name"] = value
+        elif key in LORA:
+            result.setdefault("adapter", {})[LORA[key]] = value
         elif key in homes:
             result.setdefault(homes[key], {})[key] = value
         else:
-            known = sorted([*homes, "schedule", "warmup_steps", "optimizer"])
+            known = sorted([*homes, *LORA, "schedule", "warmup_steps", "optimizer"])
             raise ConfigError(f"unknown setting '{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
     return result

@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from d4k.adapter_files import WEIGHTS, write_adapter
+from d4k.adapters import TRAINED, add_adapter, check_targets, loaded_adapters, trained_adapter
 from d4k.checkpoint import latest_state, load_state, save_state, write_card
 from d4k.config import OptimizerSettings, RunConfig, read_toml, write_toml
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
@@ -47,7 +50,7 @@ class Run:
     """A finished fine-tuning run.
 
     Args:
-        output_dir: holds `config.toml`, `losses.jsonl`, `checkpoints/`, `tensorboard/` and `model/`.
+        output_dir: holds `config.toml`, `losses.jsonl`, `checkpoints/`, `tensorboard/`, and `model/` or `adapter/`.
         steps: optimizer steps done.
         losses: loss of each step.
     """
@@ -58,8 +61,14 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """The fine-tuned model; `Pipeline.from_pretrained` and diffusers load it."""
-        return self.output_dir / "model"
+        """What `Pipeline.from_pretrained` loads as the fine-tuned model: a diffusers folder, or the run's own."""
+        return self.output_dir / "model" if self.adapter is None else self.output_dir
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter, which diffusers' `load_lora_weights` loads too; None without one."""
+        folder = self.output_dir / "adapter"
+        return folder if folder.is_dir() else None
 
 
 @frozen(eq=False)
@@ -177,10 +186,10 @@ def train(
     card: tuple[str, Mapping[str, Any]] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Run:
-    """Fine-tune the backbone's trainable module.
+    """Fine-tune the backbone's trainable module, or an adapter of it.
 
     Args:
-        backbone: loaded; its trainable module is changed in place.
+        backbone: loaded; its trainable module is changed in place, or given an adapter that stays.
         dataset: captioned pictures.
         loss: from a predicted velocity and a step to (B,).
         config: of the run; `model`, `dataset` and `loss` in it are names for the record.
@@ -197,9 +206,12 @@ def train(
     folder = Path(config.output_dir)
     accelerator = _accelerator(config, next(backbone.trainable.parameters()).device)
     feed = Feed(backbone, dataset, config, accelerator.device)
+    module = backbone.trainable
+    _check_adapters(module, config, resume)
+    _check_precision(module, config)
     state = _open_folder(folder, config, resume)
-    module = backbone.trainable.train()
-    module.requires_grad_(True)
+    _free(module, config)
+    module.train()
     if config.training.gradient_checkpointing:
         module.enable_gradient_checkpointing()  # type: ignore[operator]
     optimizer = _optimizer(config.optimizer, module)
@@ -230,11 +242,62 @@ def train(
     if accelerator.is_main_process:
         if not settings.save_every or settings.steps % settings.save_every:
             save_state(folder / "checkpoints", settings.steps, module, optimizer, schedule)
-        with atomic_folder(folder / "model") as temporary:
-            backbone.save(temporary)
-            if card is not None:
-                write_card(temporary, *card)
+        _save(backbone, folder, config, card)
+    accelerator.wait_for_everyone()
     return Run(folder, settings.steps, tuple(row["loss"] for row in read_losses(folder)))
+
+
+def _check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
+    """Refuse adapters that the run would mix with what it trains, and targets that there are not."""
+    present = loaded_adapters(module)
+    if present and not (resume and config.adapter and present == [TRAINED]):
+        raise ConfigError(
+            f"the model has adapters ({', '.join(present)}), which would be mixed with what is trained; "
+            "merge them first (Pipeline.merge_adapters), or load the model without them"
+        )
+    if config.adapter is not None:
+        check_targets(module, config.adapter.targets)
+
+
+def _check_precision(module: torch.nn.Module, config: RunConfig) -> None:
+    dtype = next(module.parameters()).dtype
+    if dtype != torch.float32 and config.training.precision == "no":
+        raise ConfigError(
+            f"the model's weights are {str(dtype).removeprefix('torch.')}, and training.precision = 'no' computes in "
+            "float32; set it to 'bf16' or 'fp16', or load the model in float32"
+        )
+
+
+def _free(module: torch.nn.Module, config: RunConfig) -> None:
+    """Let go of what is trained: all of the module, or a new adapter."""
+    if config.adapter is None:
+        module.requires_grad_(True)
+        return
+    if loaded_adapters(module):  # what the part of the run that was interrupted left
+        module.unload_lora()  # type: ignore[operator]
+    add_adapter(module, config.adapter, seed=_seed(config.seed, "adapter", 0))
+
+
+def _save(backbone: Backbone, folder: Path, config: RunConfig, card: tuple[str, Mapping[str, Any]] | None) -> None:
+    """Write what was trained: the whole model, or its adapter alone."""
+    with atomic_folder(folder / ("model" if config.adapter is None else "adapter")) as temporary:
+        if config.adapter is None:
+            backbone.save(temporary)
+        else:
+            write_adapter(trained_adapter(backbone.trainable), temporary / WEIGHTS)
+        if card is not None:
+            write_card(temporary, *card, base=None if config.adapter is None else config.model)
+
+
+@contextmanager
+def _dropout(config: RunConfig, number: int, device: torch.device) -> Iterator[None]:
+    """Draw an adapter's dropout from the seed and the number of the batch."""
+    if config.adapter is None or not config.adapter.dropout:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(_seed(config.seed, "dropout", number))
+        yield
 
 
 def _step(
@@ -252,7 +315,7 @@ def _step(
         batch = feed.batch(number)
         with accelerator.accumulate(backbone.trainable):
             flow = FlowStep(batch.clean, batch.noise, batch.sigma)
-            with accelerator.autocast():
+            with accelerator.autocast(), _dropout(config, number, accelerator.device):
                 velocity = backbone.velocity(flow.noisy, batch.sigma, batch.conditioning, config.flow.guidance)
             weight = sigma_weight(batch.sigma, config.flow.weighting)
             value = (weight * loss(velocity, flow)).mean()

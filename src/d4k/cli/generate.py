@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from d4k.cli.lora import read_weights
 from d4k.cli.prompts import read_prompts
 from d4k.errors import ConfigError, OutputError
 
@@ -24,6 +25,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 @click.argument("prompts", metavar="PROMPT...", nargs=-1)
 @click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text file, one prompt a line.")
 @click.option("--model", default="tiny-sd3", show_default=True, help="Registered checkpoint, folder or Hub id.")
+@click.option(
+    "--adapter", "adapters", metavar="PATH[:WEIGHT]", multiple=True, help="LoRA file or folder; may be repeated."
+)
 @click.option("--width", type=int, help="Pixels; the model's own size when left out.")
 @click.option("--height", type=int, help="Pixels; the model's own size when left out.")
 @click.option("--steps", type=int, help="Euler steps; the backbone's own when left out.")
@@ -49,7 +53,8 @@ def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, out
     from d4k.images import save_picture
     from d4k.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(model, device=options.pop("device"), dtype=options.pop("dtype"))
+    weights = read_weights(options.pop("adapters"))
+    pipe = Pipeline.from_pretrained(model, device=options.pop("device"), dtype=options.pop("dtype"), adapters=weights)
     with _Bar(len(texts)) as bar:
         for text, file in zip(texts, files, strict=True):
             picture = pipe.generate(text, on_step=bar, **options)[0]
