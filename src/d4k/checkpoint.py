@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 CARD = "d4k.json"
-"""Beside a model's `model_index.json`: the backbone's name and its options."""
+"""Beside a model's `model_index.json`: the backbone's name, its options, and what the model was trained with."""
 
 FORMAT = 1
 OFFLINE = "Offline? Download it elsewhere, and give the folder's path instead."
@@ -47,11 +47,13 @@ class Source:
         backbone: registered name.
         location: local folder or Hub id.
         options: of the backbone, from the model's `d4k.json`.
+        training: what the model was trained with, from there too; see `d4k.training.trained_with`.
     """
 
     backbone: str
     location: str
     options: Mapping[str, Any]
+    training: Mapping[str, Any] = field(factory=dict)
 
 
 def find_model(model: str) -> Source:
@@ -64,7 +66,8 @@ def find_model(model: str) -> Source:
     names = registry()
     if ("checkpoint", model) in names.entries:
         entry = names.get("checkpoint", model)
-        return Source(entry.backbone, entry.target, _read_card(entry.target).get("options", {}))
+        card = _read_card(entry.target)
+        return Source(entry.backbone, entry.target, card.get("options", {}), card.get("training", {}))
     folder = Path(model)
     if folder.is_dir():
         model = str(folder / "model") if (folder / "model" / "model_index.json").is_file() else model
@@ -76,7 +79,7 @@ def find_model(model: str) -> Source:
             raise UnknownNameError("model", model, names.names("checkpoint"), hint) from None
     card = _read_card(model)
     name = card.get("backbone") or _detect(model)
-    return Source(str(name), model, card.get("options", {}))
+    return Source(str(name), model, card.get("options", {}), card.get("training", {}))
 
 
 def _detect(model: str) -> str:
@@ -105,8 +108,9 @@ def _read_card(model: str) -> dict[str, Any]:
     card = _fetch_json(model, CARD) or {}
     if card.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
-    if not isinstance(card.get("options", {}), dict):
-        raise CheckpointError(f"{model}/{CARD} must hold a table of options, got {card['options']!r}")
+    for key in ("options", "training"):
+        if not isinstance(card.get(key, {}), dict):
+            raise CheckpointError(f"{model}/{CARD} must hold a table under '{key}', got {card[key]!r}")
     return card
 
 
@@ -188,9 +192,19 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(f"is the disk full? {_first_line(error).rstrip('.')}") from error
 
 
-def write_card(folder: Path, backbone: str, options: Mapping[str, Any]) -> None:
-    """Write `d4k.json`, so that the model is loaded again with the same backbone and options."""
-    write_json(folder / CARD, {"format": FORMAT, "backbone": backbone, "options": dict(options)})
+def write_card(
+    folder: Path, backbone: str, options: Mapping[str, Any], training: Mapping[str, Any] | None = None
+) -> None:
+    """Write `d4k.json`, so that the model is loaded again with the same backbone and options.
+
+    Args:
+        folder: of the model.
+        backbone: registered name.
+        options: of the backbone.
+        training: what the model was trained with; see `d4k.training.trained_with`.
+    """
+    card = {"format": FORMAT, "backbone": backbone, "options": dict(options)}
+    write_json(folder / CARD, card | ({"training": dict(training)} if training else {}))
 
 
 def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any, schedule: Any) -> Path:

@@ -263,11 +263,13 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where.rstrip('.')} must be a table, got {data!r}")
     hints, values = get_type_hints(cls), {}
-    known = [f.name for f in attrs.fields(cls)]  # type: ignore[arg-type]
+    known = {f.name: f for f in attrs.fields(cls)}  # type: ignore[arg-type]
     for key, value in data.items():
         if key not in known:
             raise ConfigError(f"unknown key '{where}{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
         nested = attrs.has(hints[key]) and not attrs.has(type(value))
+        if nested and isinstance(value, Mapping):
+            value = {**_parts(known[key].default), **value}
         values[key] = from_mapping(hints[key], value, f"{where}{key}.") if nested else value
     try:
         return cls(**values)
@@ -276,6 +278,11 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     except TypeError as error:
         absent = [f.name for f in attrs.fields(cls) if f.default is attrs.NOTHING and f.name not in values]  # type: ignore[arg-type]
         raise ConfigError(f"missing key '{where}{absent[0]}'" if absent else str(error)) from error
+
+
+def _parts(default: Any) -> dict[str, Any]:
+    """The fields of a default that is a settings class itself: what a table that sets some of them leaves as it is."""
+    return {f.name: getattr(default, f.name) for f in attrs.fields(type(default))} if attrs.has(type(default)) else {}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
