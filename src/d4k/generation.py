@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import warnings
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from accelerate.utils import get_cpu_distributed_information
 from attrs import field, frozen
 from PIL.Image import Image
 from tqdm import tqdm
@@ -62,6 +62,11 @@ class Job:
     height: int | None = field(default=None, kw_only=True, validator=optional(whole(1)))
     negative_prompt: str | None = field(default=None, kw_only=True, validator=optional(_is_text))
     id: str | None = field(default=None, kw_only=True, validator=optional(_is_text))
+
+    @seed.validator
+    def _check_seed(self, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+        if value is not None and value >= 2**63:
+            raise ConfigError(f"{attribute.name} must be below 2**63, got {value}")
 
 
 @frozen
@@ -128,13 +133,13 @@ def draw_planned(
     """
     if not planned:
         raise ConfigError("no prompt was given")
-    new, process = not folder.exists(), int(os.environ.get("RANK", "0"))
-    share = planned[process :: int(os.environ.get("WORLD_SIZE", "1"))]
+    new, process = not folder.exists(), get_cpu_distributed_information()  # of any launcher, not of CPUs only
+    share = planned[process.rank :: process.world_size]
     finished = _finished(folder, planned)
     missing = [picture for picture in share if picture.file.name not in finished]
     try:
         _write_index(folder, planned)
-        with Progress(len(missing), on_step, quiet=process > 0) as progress:
+        with Progress(len(missing), on_step, quiet=process.rank > 0) as progress:
             for picture in missing:
                 save_picture(draw(picture.recipe, progress), picture.file, recipe=picture.recipe)
                 _write_index(folder, planned)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import attrs
 import torch
+from accelerate.utils import get_cpu_distributed_information
 from PIL.Image import Image
 
 from d4k import checkpoint, generation, sampling, training
@@ -343,9 +343,9 @@ def choose_device(name: str | None = None) -> torch.device:
         ConfigError: there is no such device.
     """
     if name is None:
-        rank = f":{os.environ['LOCAL_RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-        cuda = f"cuda{rank}" if torch.cuda.is_available() else None
-        name = cuda or ("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        process = get_cpu_distributed_information()  # of any launcher, not of CPUs only
+        name += f":{process.local_rank}" if name == "cuda" and process.world_size > 1 else ""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -66,11 +66,12 @@ def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this
 def _beyond(spec: LatentSpec, name: str, asked: str, value: int) -> str:
     """Why a side is too long for the positions of a backbone, and what covers it."""
     own = spec.max_size or 0
-    limits = {stride: own * stride // spec.downscale for stride in sorted(spec.downscales or (spec.downscale,))}
-    known = ", ".join(f"{limit} pixels with F{stride}" for stride, limit in reversed(limits.items()))
+    limits = {stride: own * stride // spec.downscale for stride in sorted(spec.downscales)}
+    known = [f"{limit} pixels with F{stride}" for stride, limit in reversed(limits.items())] or [f"{own} pixels"]
     larger = [f"the backbone option downscale={stride}" for stride, limit in limits.items() if limit >= value][:1]
     ways = [*larger, f"at most {own} pixels", "the backbone option positions='interpolate'"]
-    return f"{name} covers at most {known}; asked for {asked} with F{spec.downscale}. Choose {', or '.join(ways)}"
+    now = f" with F{spec.downscale}" if limits else ""
+    return f"{name} covers at most {', '.join(known)}; asked for {asked}{now}. Choose {', or '.join(ways)}"
 
 
 def draw_noise(backbone: Backbone, seeds: Sequence[int], width: int, height: int) -> Tensor:
