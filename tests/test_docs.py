@@ -35,6 +35,7 @@ PUBLIC_MODULES = [
     "config",
     "evaluation",
     "flow",
+    "generation",
     "images",
     "sampling",
     "testing",

@@ -148,7 +148,9 @@ class TestResuming:
         """The picture and what changed are named; nothing is drawn or overwritten."""
         pipe.generate_to(tmp_path, PROMPTS[:2], **SMALL)
         before = sorted(path.stat().st_mtime_ns for path in tmp_path.iterdir())
-        with pytest.raises(OutputError, match=r"0000-a-cat-seed0\.png was drawn with other settings: steps was 2, is 3"):
+        with pytest.raises(
+            OutputError, match=r"0000-a-cat-seed0\.png was drawn with other settings: steps was 2, is 3"
+        ):
             pipe.generate_to(tmp_path, PROMPTS, **{**SMALL, "steps": 3})
         assert sorted(path.stat().st_mtime_ns for path in tmp_path.iterdir()) == before
 
