@@ -27,7 +27,8 @@ from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, refuse_used
 from d4k.generation import Job
 from d4k.images import to_picture
-from d4k.plugins import create, registry
+from d4k.plugins import create
+from d4k.presets import choose_settings, deviations
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
 from d4k.registry import Kind
 
@@ -63,7 +64,7 @@ class Pipeline:
     ) -> None:
         self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
         self._training, self._facts = dict(training or {}), dict(facts or {})
-        self._warned = False
+        self._weights, self._warned = model, False
 
     @classmethod
     def from_pretrained(
@@ -201,37 +202,24 @@ class Pipeline:
         self, width: int | None, height: int | None, steps: int | None, guidance: float | None, shift: float | None
     ) -> dict[str, Any]:
         """Size and sampling settings: as given, or what the checkpoint says or was trained with, or the preset."""
-        defaults = self.backbone.defaults
-        width, height = (defaults.size if side is None else side for side in (width, height))
-        sampling.check_size(self.backbone, width, height, name=self._name)
-        preset = registry().preset(self._name, width, height, self.backbone.latent.downscale)
-        chosen: dict[str, Any] = {"width": width, "height": height}
-        for name, given in (("steps", steps), ("guidance", guidance), ("shift", shift)):
-            options, trained = self._options.get(name), self._training.get(name)
-            known = (given, options, getattr(defaults, name, None), trained, getattr(preset, name, None))
-            chosen[name] = next((value for value in known if value is not None), None)
-            if chosen[name] is None and name != "shift":
-                raise ConfigError(f"backbone '{self._name}' has no preset for {name}: give {name}")
+        given = {"width": width, "height": height, "steps": steps, "guidance": guidance, "shift": shift}
+        known = (self._options, attrs.asdict(self.backbone.defaults), self._training)
+        chosen = choose_settings(self.backbone, self._name, given, known)
         _check_positive(steps=chosen["steps"])
         return chosen
 
     def _recipe(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All that makes a picture what it is."""
-        fixed = {"options": self._options, **self._facts, "versions": generation.versions()}
-        return {"prompt": prompt, "seed": seed, "model": self.model, **settings, **fixed}
+        fixed = {"options": dict(self._options), **self._facts, "versions": generation.versions()}
+        return {"prompt": prompt, "seed": seed, "model": self._weights, **settings, **fixed}
 
     def _warn_of_deviation(self, settings: Mapping[str, Any]) -> None:
         """Say once what is drawn otherwise than it was trained."""
-        used = {name: getattr(self.backbone, name, None) for name in self._training}
-        used |= {"downscale": self.backbone.latent.downscale, **settings}
-        odd = [
-            f"{name} {used[name]!r}, trained {value!r}" for name, value in self._training.items() if used[name] != value
-        ]
-        if odd and not self._warned:
+        odd = "" if self._warned else "; ".join(deviations(self.backbone, self._training, settings))
+        if odd:
             self._warned = True
             warnings.warn(
-                f"'{self.model}' draws otherwise than it was trained: {'; '.join(odd)}. "
-                "Leave these settings out to draw as trained",
+                f"'{self.model}' draws otherwise than it was trained: {odd}. Leave these out to draw as trained",
                 stacklevel=3,
             )
 
@@ -299,7 +287,7 @@ class Pipeline:
         options = self._options | _as_options(self.backbone, facts)
         card = (self._name, options)
         run = training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
-        self._options, self._training = options, facts
+        self._options, self._training, self._weights = options, facts, str(run.model)
         return run
 
     def evaluate(

@@ -215,7 +215,7 @@ def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
     """Text length, positions, stride, embedded guidance and shift; what is drawn otherwise is said, once."""
     pipe = Pipeline.from_pretrained("tiny-flux", device="cpu", text_tokens=16, positions="interpolate")
     size = {"width": 64, "height": 64, "steps": 1}
-    pipe.train(
+    run = pipe.train(
         dataset="sample-photos", output_dir=tmp_path / "run", loss="mse", **size, guidance=2.0, shift=3.0, save_every=0
     )
     trained = {"downscale": 8, "positions": "interpolate", "text_tokens": 16, "guidance": 2.0, "shift": 3.0}
@@ -226,6 +226,7 @@ def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
     again = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
     recipes = [one.generate("a cat", **size)[0].info["d4k"] for one in (pipe, again)]
     assert [(recipe["guidance"], recipe["shift"]) for recipe in recipes] == [(2.0, 3.0)] * 2
+    assert recipes[0] == recipes[1] | {"model": str(run.model)}
     assert (again.backbone.text_tokens, again.backbone.positions) == (16, "interpolate")
 
     again.save_pretrained(tmp_path / "copy")
