@@ -89,7 +89,7 @@ def test_run_leaves_the_adapter_and_a_record_of_its_base(
     ]
     assert sorted(p.name for p in (folder / "adapter").iterdir()) == [CARD, "pytorch_lora_weights.safetensors"]
     assert json.loads((folder / "adapter" / CARD).read_text()) == {
-        "format": 1, "backbone": "fake", "options": {"seed": 0}, "base": "fake-model",
+        "format": 1, "backbone": "fake", "options": {"seed": 0}, "base": "fake-model", "training": {"downscale": 2},
     }  # fmt: skip
     assert (run.adapter, run.model) == (folder / "adapter", folder)
     state = folder / "checkpoints" / "step-00000002"

@@ -86,6 +86,8 @@ class TestFindModel:
         folder = model_folder(tmp_path / "model", "Unheard")
         write_card(folder, "fake", {"seed": 3})
         assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3})
+        write_card(folder, "fake", {"seed": 3}, training={"shift": 2.0})
+        assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3}, training={"shift": 2.0})
 
     @pytest.mark.parametrize("name", ["fak-model", "./nowhere/model", "/nowhere", "a/b/c", "~/model"])
     def test_what_is_none_of_these_is_an_unknown_model(self, fake_plugin: None, name: str) -> None:
@@ -112,7 +114,8 @@ class TestFindModel:
             ),
             ("model_index.json", None, "has no model_index.json; d4k reads models in the diffusers layout"),
             (CARD, b'{"format": 2}', r"d4k\.json has format 2; this d4k reads format 1: update d4k"),
-            (CARD, b'{"format": 1, "options": 5}', r"d4k\.json must hold a table of options, got 5"),
+            (CARD, b'{"format": 1, "options": 5}', r"d4k\.json must hold a table under 'options', got 5"),
+            (CARD, b'{"format": 1, "training": 5}', r"d4k\.json must hold a table under 'training', got 5"),
         ],
     )
     def test_damaged_folder_is_a_checkpoint_error(

@@ -16,10 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from d4k import OutputError, __version__
+from d4k import OutputError, Preset, __version__, hookimpl
 from d4k.cli import main
-from d4k.cli.prompts import read_prompts
+from d4k.cli.prompts import read_jobs, read_prompts
 from d4k.errors import DataError
+from d4k.generation import versions
 from d4k.images import read_recipe
 
 SMALL = ("--width", "16", "--height", "12", "--steps", "2", "--device", "cpu")
@@ -78,7 +79,8 @@ class TestGenerate:
         recipe = read_recipe(Path("a.png"))
         assert recipe == {
             "prompt": "a cat", "seed": 0, "model": "fake-model", "width": 16, "height": 12, "steps": 2,
-            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {},
+            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {}, "dtype": "float32",
+            "device": "cpu", "versions": versions(),
         }  # fmt: skip
         d4k("generate", recipe["prompt"], *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "b.png")
         assert np.array_equal(pixels("a.png"), pixels("b.png"))
@@ -88,7 +90,7 @@ class TestGenerate:
         Path("p.txt").write_text("\ufeff one \n\ntwo\n", encoding="utf-8")
         assert read_prompts(Path("p.txt")) == ["one", "two"]
         assert len(d4k("generate", "zero", "--prompts", "p.txt", *FAKE).stdout.split()) == 3
-        assert len(list(Path("images").iterdir())) == 3
+        assert len(list(Path("images").glob("*.png"))) == 3
 
     def test_no_prompt(self) -> None:
         """It says both ways to give one."""
@@ -117,7 +119,7 @@ class TestGenerate:
         [
             (("--model", "fake-modle"), "unknown model 'fake-modle'; did you mean 'fake-model'? Known: fake-model."),
             ((*FAKE, "--width", "18"), "width 18 is not a multiple of 4; nearest: 16 or 20"),
-            ((*FAKE, "--height", "4096"), "height 4096 is beyond the 64 pixels"),
+            ((*FAKE, "--height", "4096"), "fake covers at most 64 pixels; asked for height 4096"),
             ((*FAKE, "--steps", "0"), "steps must be a whole number of at least 1, got 0"),
             (
                 (*FAKE, "--dtype", "float23"),
@@ -130,6 +132,52 @@ class TestGenerate:
     def test_wrong_values_are_one_line(self, arguments: tuple[str, ...], message: str) -> None:
         """Each with what is allowed."""
         assert message in refused("generate", "a cat", *arguments)
+
+    def test_run_again_draws_what_is_missing(self) -> None:
+        """What was there is said on the error stream."""
+        d4k("generate", "a", *FAKE)
+        result = d4k("generate", "a", "b", *FAKE)
+        assert result.stdout.split() == ["images/0001-b-seed0.png"]
+        assert "1 of 2 pictures were there already" in result.stderr
+        assert "0000-a-seed0.png was drawn with other settings" in refused("generate", "a", "b", *FAKE, "--steps", "3")
+
+    @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+    def test_recipe_of_a_picture_repeats_it_bit_for_bit(self, ending: str) -> None:
+        """Model, options, size, steps, guidance, shift, seed and negative prompt; compression loses nothing of it."""
+        drawn = ("--guidance", "1.5", "--shift", "2", "--seed", "4", "--negative-prompt", "dog", "--option", "seed=7")
+        d4k("generate", "a cat", *FAKE, *drawn, "--output", "a.png")
+        d4k("generate", "--recipe", "a.png", "--output", f"b.{ending}")
+        result = d4k("generate", "--recipe", f"b.{ending}", "--output", "c.png")
+        assert (result.exit_code, result.stdout) == (0, "c.png\n")
+        assert np.array_equal(pixels("a.png"), pixels("c.png"))
+        assert read_recipe(Path("c.png")) == read_recipe(Path("a.png"))
+        assert read_recipe(Path("c.png"))["options"] == {"seed": 7}
+
+    def test_what_is_given_beside_a_recipe_wins(self) -> None:
+        """Also a value that equals the default of the option, and another prompt."""
+        d4k("generate", "a cat", *FAKE, "--seed", "4", "--option", "seed=7", "--output", "a.png")
+        recipe = read_recipe(Path("a.png"))
+        d4k("generate", "a dog", "--recipe", "a.png", "--seed", "0", "--option", "seed=8", "--output", "b.png")
+        changed = {"prompt": "a dog", "seed": 0, "options": {"seed": 8}}
+        assert read_recipe(Path("b.png")) == recipe | changed
+
+    def test_picture_without_a_recipe(self, photos: Path) -> None:
+        """It is named, and so is a file that is no picture."""
+        assert "photos/0.png carries no recipe" in refused("generate", "--recipe", "photos/0.png")
+        assert "photos/0.txt cannot be read" in refused("generate", "--recipe", "photos/0.txt")
+
+    def test_options_of_the_backbone(self) -> None:
+        """Checked as everywhere; `--downscale` is one of them."""
+        message = "backbone 'fake' has no option 'sed'; did you mean 'seed'?"
+        assert message in refused("generate", "a", *FAKE, "--option", "sed=1")
+        assert "backbone 'fake' has no option 'downscale'" in refused("generate", "a", *FAKE, "--downscale", "16")
+        assert "cannot read the setting 'seed'; write it as key=value" in refused("generate", "a", "--option", "seed")
+
+    @pytest.mark.parametrize("arguments", [("--width", "18"), ("--model", "no-such"), ("--steps", "0")])
+    def test_failure_leaves_no_folder(self, arguments: tuple[str, str]) -> None:
+        """Nor an index in it."""
+        refused("generate", "a", *FAKE, *arguments, "--output", "out")
+        assert not Path("out").exists()
 
     def test_nothing_is_overwritten(self) -> None:
         """Neither a folder in use nor a file; two prompts do not go into one file."""
@@ -151,9 +199,9 @@ class TestGenerate:
         result = d4k("generate", "a", *FAKE, "--output", "out")
         assert result.exit_code == 2
         assert result.stderr.splitlines()[-1] == (
-            "error: cannot write out/0000-a-seed0.png: No space left on device; nothing was left half-written"
+            "error: cannot write out/index.jsonl: No space left on device; nothing was left half-written"
         )
-        assert list(Path("out").iterdir()) == []
+        assert not Path("out").exists()
 
     def test_damaged_model(self) -> None:
         """An index that is garbage, weights that were cut, a folder that is no model."""
@@ -166,6 +214,78 @@ class TestGenerate:
         (folder / "model_index.json").write_text('{"_class_name": "FakePipeline"}')
         (folder / "denoiser.safetensors").write_bytes(b"\x10\0\0\0")
         assert "cannot load 'model'" in refused(*arguments)
+
+
+class TestPrompts:
+    """From text, JSON lines and datasets."""
+
+    def test_json_lines(self) -> None:
+        """Seed, size, negative prompt and id are those of the line."""
+        Path("p.jsonl").write_text(
+            '{"text": "a cat", "seed": 5, "width": 20, "height": 8, "negative_prompt": "dog", "id": "x"}\n\n'
+            '{"file_name": "b.png", "text": "a \u2028 dog"}\n',
+            encoding="utf-8",
+        )
+        assert d4k("generate", "--prompts", "p.jsonl", *FAKE).stdout.split() == [
+            "images/0000-x-seed5.png", "images/0001-a-dog-seed0.png",
+        ]  # fmt: skip
+        recipe = read_recipe(Path("images/0000-x-seed5.png"))
+        assert [recipe[key] for key in ("width", "height", "negative_prompt")] == [20, 8, "dog"]
+        assert d4k("generate", "--prompts", "p.jsonl", *FAKE, "--output", "b.png").exit_code == 2
+
+    def test_line_goes_into_one_file_too(self) -> None:
+        """With its own seed."""
+        Path("p.jsonl").write_text('{"text": "a cat", "seed": 5}')
+        assert d4k("generate", "--prompts", "p.jsonl", *FAKE, "--output", "a.png").exit_code == 0
+        assert read_recipe(Path("a.png"))["seed"] == 5
+
+    def test_index_of_a_folder_draws_it_again(self) -> None:
+        """Its lines have prompt, seed and size; `d4k evaluate` takes the prompts from it."""
+        d4k("generate", "a", "b", *FAKE, "--seed", "3")
+        d4k("generate", "--prompts", "images/index.jsonl", *FAKE, "--output", "again")
+        assert read_prompts("images/index.jsonl") == ["a", "b"]
+        assert Path("again/index.jsonl").read_bytes() == Path("images/index.jsonl").read_bytes()
+
+    def test_dataset_by_name(self, photos: Path) -> None:
+        """Its captions, in its order; options are its own."""
+        option = ("--prompt-option", "path=photos")
+        result = d4k("generate", "--prompts", "folder", *option, *FAKE)
+        assert [read_recipe(Path(name))["prompt"] for name in result.stdout.split()] == [
+            f"picture {i}" for i in range(5)
+        ]
+        assert "dataset 'folder' has no option 'pth'" in refused(
+            "generate", "--prompts", "folder", "--prompt-option", "pth=x"
+        )
+        assert d4k("evaluate", "photos", "--metric", "brightness", "--prompts", "folder", *option).exit_code == 0
+
+    def test_options_beside_a_file(self) -> None:
+        """They would be ignored."""
+        Path("p.txt").write_text("a")
+        assert "--prompt-option is for a dataset" in refused("generate", "--prompts", "p.txt", "--prompt-option", "a=1")
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("{'text': 1}", "p.jsonl, line 2: not JSON (Expecting property name enclosed in double quotes)"),
+            ('"a cat"', "p.jsonl, line 2: it must be an object such as"),
+            ('{"text": 5}', "p.jsonl, line 2: prompt must be a string, got 5"),
+            ('{"seed": 5}', "p.jsonl, line 2: it must have 'text', the prompt"),
+            (
+                '{"text": "a", "prompt": "b"}',
+                "p.jsonl, line 2: it must have 'text', the prompt, and not 'prompt' as well",
+            ),
+            ('{"text": "a", "sed": 5}', "p.jsonl, line 2: unknown key 'sed'; did you mean 'seed'? Known: text, prompt"),
+            ('{"text": "a", "seed": "5"}', "p.jsonl, line 2: seed must be a whole number of at least 0, got '5'"),
+            ('{"text": "a", "width": 0}', "p.jsonl, line 2: width must be a whole number of at least 1, got 0"),
+        ],
+    )
+    def test_malformed_line(self, line: str, message: str) -> None:
+        """File and line are named, also as attributes."""
+        Path("p.jsonl").write_text(f'{{"text": "a"}}\n{line}\n')
+        assert message in refused("generate", "--prompts", "p.jsonl", *FAKE)
+        with pytest.raises(DataError) as caught:
+            read_jobs("p.jsonl")
+        assert (caught.value.path, caught.value.line) == (Path("p.jsonl"), 2)
 
 
 class TestTrain:
@@ -226,6 +346,12 @@ class TestTrain:
         Path("run").mkdir()
         Path("run/mine.txt").write_text("precious")
         assert "output folder run exists and is not empty" in refused("train", *settings(model="nothing"))
+
+    def test_failure_leaves_no_folder(self, photos: Path) -> None:
+        """Neither an unknown model nor a wrong size makes one."""
+        for changes in ({"model": "fake-modle"}, {"data__width": 18}):
+            refused("train", *settings(**changes), "--device", "cpu")
+            assert not Path("run").exists()
 
     def test_nothing_to_resume(self, photos: Path) -> None:
         """It says so instead of starting anew."""
@@ -353,6 +479,26 @@ def test_help_and_version(arguments: list[str]) -> None:
         ]
     if arguments == ["--version"]:
         assert result.stdout == f"d4k, version {__version__}\n"
+
+
+def test_presets_are_in_the_help(install: Callable[..., None]) -> None:
+    """Those of every backbone that is installed, with the stride they are for."""
+
+    class WithPresets:
+        @staticmethod
+        @hookimpl
+        def register_backbones(register: Any) -> None:
+            presets = (Preset(1024, 28, 7.0), Preset(4096, 50, 5.5, shift=6.0, downscale=16))
+            register("toy", "x:Y", summary="a toy", presets=presets)
+
+    install(toy=WithPresets)
+    lines = d4k("generate", "--help").stdout.splitlines()
+    shown = [line.split() for line in lines[-3:]]
+    assert shown == [
+        ["backbone", "size", "steps", "guidance", "shift"],
+        ["toy", "1024", "28", "7", "scheduler's"],
+        ["toy", "4096", "(F16)", "50", "5.5", "6"],
+    ]
 
 
 @pytest.mark.parametrize("command", ["train", "generate", "evaluate", "lora", "plugins", "demo"])

@@ -62,6 +62,14 @@ def test_resolved_copy_reads_back_equal(tmp_path: Path) -> None:
     assert "batch_size = 1" in (tmp_path / "copy.toml").read_text()
 
 
+def test_table_that_sets_some_of_a_default_keeps_the_rest() -> None:
+    """Options of the default loss need not name it; another name does not take over its options."""
+    assert from_mapping(RunConfig, {**LEAST, "loss": {"options": {"levels": 2}}}).loss == Component(
+        "wavelet", {"levels": 2}
+    )
+    assert from_mapping(RunConfig, {**LEAST, "loss": {"name": "mse"}}).loss == Component("mse")
+
+
 def test_sections_that_are_objects_already_are_taken() -> None:
     """Python callers may pass settings classes instead of tables."""
     config = from_mapping(RunConfig, {**LEAST, "dataset": Component("mine")})

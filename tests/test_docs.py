@@ -39,6 +39,7 @@ PUBLIC_MODULES = [
     "config",
     "evaluation",
     "flow",
+    "generation",
     "images",
     "sampling",
     "testing",

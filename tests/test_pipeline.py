@@ -203,3 +203,14 @@ def test_a_model_whose_plugin_is_missing_says_so(monkeypatch):
 
     with pytest.raises(PluginError, match="d4k-sd3 failed to load: ImportError: broken"):
         Pipeline.from_pretrained("tiny-sd3")
+
+
+def test_each_process_of_a_launcher_has_a_gpu_of_its_own(monkeypatch):
+    """What torchrun and accelerate say of the process decides; a name that was given wins."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert str(choose_device()) == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert str(choose_device()) == "cuda:3"
+    assert str(choose_device("cpu")) == "cpu"

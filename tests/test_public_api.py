@@ -34,6 +34,7 @@ MODULES = {
     "config": "AdapterSettings Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings "
     "TrainingSettings from_mapping read_toml with_settings write_toml",
     "evaluation": "check_needs evaluate markdown_table score_table write_scores",
+    "generation": "INDEX Job Planned Progress check_recipe draw_planned plan refuse_foreign versions",
     "flow": "Density Weighting clean_from_velocity draw_sigma per_sample resolution_shift shift_sigma sigma_weight "
     "velocity_from_clean",
     "hookspecs": "API_VERSION Register RegisterCheckpoint hookimpl",
@@ -41,7 +42,7 @@ MODULES = {
     "to_tensor to_uint8",
     "sampling": "SamplingStep check_size draw_noise sample sample_latents",
     "testing": "check_backbone check_dataset check_loss check_metric",
-    "training": "Batch Feed Run read_losses train",
+    "training": "Batch Feed Run read_losses train trained_with",
 }
 
 SIGNATURES = {
@@ -52,6 +53,10 @@ SIGNATURES = {
     "steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
     "seed: int | Sequence[int] = 0, negative_prompt: str = , "
     "batch_size: int = 1, on_step: Callable[[sampling.SamplingStep], None] | None = None) -> list[Image]",
+    "Pipeline.generate_to": "(self, folder: str | Path, jobs: Sequence[str | Job], *, width: int | None = None, "
+    "height: int | None = None, steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
+    "seed: int = 0, negative_prompt: str = , on_step: Callable[[sampling.SamplingStep], None] | None = None, "
+    "on_picture: Callable[[Path], None] | None = None) -> list[Path]",
     "Pipeline.train": "(self, *, dataset: str | Dataset, output_dir: str | Path, loss: str | Loss = wavelet, "
     "steps: int = 1000, dataset_options: Mapping[str, Any] | None = None, "
     "loss_options: Mapping[str, Any] | None = None, seed: int = 0, resume: bool = False, "
@@ -85,7 +90,7 @@ SIGNATURES = {
 FIELDS = {
     "Conditioning": ["tensors"],
     "FlowStep": ["clean", "noise", "sigma", "noisy"],
-    "LatentSpec": ["channels", "downscale", "patch", "max_size"],
+    "LatentSpec": ["channels", "downscale", "patch", "max_size", "downscales"],
     "Placement": [
         "device",
         "dtype",
@@ -96,10 +101,10 @@ FIELDS = {
         "quantize",
         "memory_gb",
     ],
-    "Preset": ["size", "steps", "guidance", "shift"],
+    "Preset": ["size", "steps", "guidance", "shift", "downscale"],
     "Run": ["output_dir", "steps", "losses"],
     "Sample": ["id", "caption", "source"],
-    "SamplingDefaults": ["size", "steps", "guidance"],
+    "SamplingDefaults": ["size", "steps", "guidance", "embedded_guidance"],
     "Score": ["metric", "value", "unit", "count", "higher_is_better", "settings", "details"],
 }
 
@@ -110,9 +115,9 @@ HOOKS = [
 OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --device",
-    "generate": "prompts --prompts --model=tiny-sd3 --adapter --width --height --steps --guidance --shift "
-    "--negative-prompt= --seed=0 --output=images --dtype=float32 --device",
-    "evaluate": "folder --metric --prompts --reference --json --markdown",
+    "generate": "prompts --prompts --prompt-option --recipe --model=tiny-sd3 --adapter --width --height --downscale "
+    "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --dtype=float32 --device",
+    "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
     "lora": "",
     "lora merge": "model adapters --output --dtype=float32",
     "lora convert": "adapter --layout=comfyui --output",

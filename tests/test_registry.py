@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from d4k import Preset
 from d4k.errors import ConfigError, PluginError, UnknownNameError
 from d4k.registry import Entry, Registry, build
 
@@ -107,6 +108,18 @@ def test_using_a_name_of_a_plugin_that_failed_raises_its_reason() -> None:
         registry.get("loss", "wavelet")
     with pytest.raises(UnknownNameError):
         registry.get("loss", "mse")
+
+
+def test_preset_is_the_nearest_in_octaves_and_of_the_stride_asked_for() -> None:
+    """By the geometric mean of the sides; without presets there is none."""
+    names = Registry()
+    plain, fine, half = Preset(1024, 28, 7.0), Preset(4096, 50, 5.0, downscale=8), Preset(4096, 20, 5.0, downscale=16)
+    names.add(evolve(entry(), kind="backbone", presets=(plain, fine, half)))
+    names.add(evolve(entry(), kind="backbone", name="bare"))
+    assert names.preset("lens", 1900, 1900) == plain
+    assert names.preset("lens", 4096, 2304, 16) == half
+    assert names.preset("lens", 8192, 4096, 8) == fine
+    assert names.preset("bare", 64, 64) is None
 
 
 def test_fields_are_options() -> None:

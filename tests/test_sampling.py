@@ -10,6 +10,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
+from d4k import LatentSpec
 from d4k.errors import ConfigError
 from d4k.images import to_uint8
 from d4k.sampling import SamplingStep, check_size, draw_noise, sample, sample_latents
@@ -188,7 +189,8 @@ def test_model_is_left_in_the_mode_it_was_in(backbone: Any, training: bool) -> N
         (3, 12, "width 3 is not a multiple of 4; nearest: 4$"),
         (0, 12, "width 0 is not a multiple of 4; nearest: 4$"),
         (-8, 12, "width -8 is not a multiple of 4; nearest: 4$"),
-        (16, 68, "height 68 is beyond the 64 pixels that the positions of this model cover"),
+        (16, 68, "this model covers at most 64 pixels; asked for height 68. Choose at most 64 pixels, or the backbone"),
+        (66, 12, "this model covers at most 64 pixels; asked for width 66"),
     ],
 )
 def test_sizes_that_cannot_be_drawn_are_refused_with_the_nearest(
@@ -199,6 +201,27 @@ def test_sizes_that_cannot_be_drawn_are_refused_with_the_nearest(
         check_size(backbone, width, height)
     with pytest.raises(ConfigError, match=message):
         draw(backbone, ["a"], [0], width=width, height=height, on_step=lambda step: pytest.fail("it began to draw"))
+
+
+def test_limit_is_named_for_every_stride_that_the_backbone_offers(backbone: Any, monkeypatch: Any) -> None:
+    """It grows with the stride; one that would do is the first thing to try."""
+    spec = LatentSpec(channels=12, downscale=2, patch=2, max_size=64, downscales=(2, 4))
+    monkeypatch.setattr(type(backbone), "latent", spec)
+    with pytest.raises(ConfigError) as caught:
+        check_size(backbone, 100, 12, name="fake")
+    assert str(caught.value) == (
+        "fake covers at most 128 pixels with F4, 64 pixels with F2; asked for width 100 with F2. Choose the backbone "
+        "option downscale=4, or at most 64 pixels, or the backbone option positions='interpolate'"
+    )
+    with pytest.raises(ConfigError, match=r"asked for width 132 with F2. Choose at most 64 pixels, or"):
+        check_size(backbone, 132, 12, name="fake")
+
+
+def test_nearest_size_does_not_exceed_the_limit(backbone: Any, monkeypatch: Any) -> None:
+    """A limit need not be a multiple of the granularity."""
+    monkeypatch.setattr(type(backbone), "latent", LatentSpec(channels=12, downscale=2, patch=2, max_size=63))
+    with pytest.raises(ConfigError, match=r"width 62 is not a multiple of 4; nearest: 60$"):
+        check_size(backbone, 62, 12)
 
 
 def test_sizes_up_to_the_limit_are_allowed(backbone: Any) -> None:

@@ -109,7 +109,9 @@ def test_run_leaves_its_record(backbone: Any, dataset: Any, run_config: Config, 
     names = [f"step-{step:08d}" for step in (2, 4, 5)]
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == names
     assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
-    assert json.loads((folder / "model" / checkpoint.CARD).read_text())["backbone"] == "fake"
+    assert json.loads((folder / "model" / checkpoint.CARD).read_text()) == {
+        "format": 1, "backbone": "fake", "options": {"seed": 0}, "training": {"downscale": 2},
+    }  # fmt: skip
     assert (run.output_dir, run.steps, run.model) == (folder, 5, folder / "model")
 
 

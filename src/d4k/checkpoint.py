@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 CARD = "d4k.json"
-"""Beside a model's `model_index.json`: the backbone's name and its options."""
+"""Beside a model's `model_index.json`: the backbone's name, its options, and what the model was trained with."""
 
 FORMAT = 1
 OFFLINE = "Offline? Download it elsewhere, and give the folder's path instead."
@@ -49,12 +49,14 @@ class Source:
         location: local folder or Hub id.
         options: of the backbone, from the model's `d4k.json`.
         adapters: folders of low-rank adapters that belong to it.
+        training: what the model was trained with, from there too; see `d4k.training.trained_with`.
     """
 
     backbone: str
     location: str
     options: Mapping[str, Any]
     adapters: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(factory=dict)
 
 
 def find_model(model: str) -> Source:
@@ -67,7 +69,8 @@ def find_model(model: str) -> Source:
     names = registry()
     if ("checkpoint", model) in names.entries:
         entry = names.get("checkpoint", model)
-        return Source(entry.backbone, entry.target, read_card(entry.target).get("options", {}))
+        card = read_card(entry.target)
+        return Source(entry.backbone, entry.target, card.get("options", {}), training=card.get("training", {}))
     folder = Path(model)
     if folder.is_dir():
         inner = [folder / "model" / "model_index.json", folder / "adapter" / CARD]
@@ -82,7 +85,7 @@ def find_model(model: str) -> Source:
     if "base" in card:
         return _with_adapter(model, card)
     name = card.get("backbone") or _detect(model)
-    return Source(str(name), model, card.get("options", {}))
+    return Source(str(name), model, card.get("options", {}), training=card.get("training", {}))
 
 
 def _with_adapter(folder: str, card: Mapping[str, Any]) -> Source:
@@ -95,7 +98,8 @@ def _with_adapter(folder: str, card: Mapping[str, Any]) -> Source:
             "Or give that model under another name, and this folder as its adapter."
         ) from error
     options = {**base.options, **card.get("options", {})}
-    return Source(base.backbone, base.location, options, (*base.adapters, folder))
+    training = card.get("training", base.training)
+    return Source(base.backbone, base.location, options, (*base.adapters, folder), training)
 
 
 def _detect(model: str) -> str:
@@ -129,8 +133,9 @@ def read_card(model: str) -> dict[str, Any]:
     card = _fetch_json(model, CARD) or {}
     if card.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
-    if not isinstance(card.get("options", {}), dict):
-        raise CheckpointError(f"{model}/{CARD} must hold a table of options, got {card['options']!r}")
+    for key in ("options", "training"):
+        if not isinstance(card.get(key, {}), dict):
+            raise CheckpointError(f"{model}/{CARD} must hold a table under '{key}', got {card[key]!r}")
     return card
 
 
@@ -212,16 +217,26 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(f"is the disk full? {_first_line(error).rstrip('.')}") from error
 
 
-def write_card(folder: Path, backbone: str, options: Mapping[str, Any], *, base: str | None = None) -> None:
+def write_card(
+    folder: Path,
+    backbone: str,
+    options: Mapping[str, Any],
+    *,
+    training: Mapping[str, Any] | None = None,
+    base: str | None = None,
+) -> None:
     """Write `d4k.json`, so that the model is loaded again with the same backbone and options.
 
     Args:
         folder: of a model or an adapter.
         backbone: registered name.
         options: of the backbone.
+        training: what the model was trained with; see `d4k.training.trained_with`.
         base: for an adapter, the model it was trained on; a folder is recorded by its absolute path.
     """
     card: dict[str, Any] = {"format": FORMAT, "backbone": backbone, "options": dict(options)}
+    if training:
+        card["training"] = dict(training)
     if base is not None:
         registered = ("checkpoint", base) in registry().entries
         card["base"] = base if registered or not Path(base).is_dir() else str(Path(base).resolve())

@@ -297,12 +297,14 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where.rstrip('.')} must be a table, got {data!r}")
     hints, values = get_type_hints(cls), {}
-    known = [f.name for f in attrs.fields(cls)]  # type: ignore[arg-type]
+    known = {f.name: f for f in attrs.fields(cls)}  # type: ignore[arg-type]
     for key, value in data.items():
         if key not in known:
             raise ConfigError(f"unknown key '{where}{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
         section = settings_class(hints[key])
         nested = section is not None and value is not None and not attrs.has(type(value))
+        if nested and isinstance(value, Mapping):
+            value = {**_parts(known[key].default), **value}
         values[key] = from_mapping(section, value, f"{where}{key}.") if nested else value
     try:
         return cls(**values)
@@ -316,6 +318,11 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 def settings_class(hint: Any) -> Any:
     """The settings class that a field's type names, alone or beside None; None if it names none."""
     return next((choice for choice in (hint, *get_args(hint)) if attrs.has(choice)), None)
+
+
+def _parts(default: Any) -> dict[str, Any]:
+    """The fields of a default that is a settings class itself: what a table that sets some of them leaves as it is."""
+    return {f.name: getattr(default, f.name) for f in attrs.fields(type(default))} if attrs.has(type(default)) else {}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

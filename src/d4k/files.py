@@ -13,7 +13,7 @@ from typing import Any
 
 from d4k.errors import OutputError
 
-__all__ = ["atomic_file", "atomic_folder", "empty_folder", "write_json", "write_text"]
+__all__ = ["atomic_file", "atomic_folder", "empty_folder", "refuse_used", "write_json", "write_text"]
 
 
 @contextmanager
@@ -74,14 +74,25 @@ def _swap(new: Path, path: Path) -> None:
         shutil.rmtree(aside)
 
 
+def refuse_used(path: Path) -> None:
+    """Accept a path that does not exist or is an empty folder, and make nothing.
+
+    Raises:
+        OutputError: it is a file, or a folder with something in it.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"output folder {path} is a file; name another")
+    if path.is_dir() and any(path.iterdir()):
+        raise OutputError(f"output folder {path} exists and is not empty; name another, or empty it first")
+
+
 def empty_folder(path: Path) -> Path:
     """Make `path` a folder, or accept it if it is an empty one.
 
     Raises:
         OutputError: it is a file, or a folder with something in it.
     """
-    if path.is_dir() and any(path.iterdir()):
-        raise OutputError(f"output folder {path} exists and is not empty; name another, or empty it first")
+    refuse_used(path)
     with _as_output_error(path):
         path.mkdir(parents=True, exist_ok=True)
     return path

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
+from accelerate.utils import get_cpu_distributed_information
 from PIL.Image import Image
 
-from d4k import checkpoint, sampling, training
+from d4k import checkpoint, generation, sampling, training
 from d4k.adapter_files import Adapter, read_adapter
 from d4k.adapters import (
     TRAINED,
@@ -36,9 +38,11 @@ from d4k.config import (
 )
 from d4k.errors import ConfigError, OutputError, UnknownNameError, did_you_mean
 from d4k.evaluation import evaluate
-from d4k.files import atomic_folder, empty_folder
+from d4k.files import atomic_folder, refuse_used
+from d4k.generation import Job
 from d4k.images import to_picture
-from d4k.plugins import create, registry
+from d4k.plugins import create
+from d4k.presets import choose_settings, deviations
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
 from d4k.registry import Kind
 
@@ -52,6 +56,7 @@ SECTIONS = {
     "training": TrainingSettings,
 }
 LORA = {f"lora_{f.name}": f.name for f in attrs.fields(AdapterSettings)}
+DRAWN = ("seed", "width", "height", "steps", "guidance", "shift", "negative_prompt")
 
 
 class Pipeline:
@@ -64,10 +69,21 @@ class Pipeline:
         merged: those that became part of the model's own weights.
     """
 
-    def __init__(self, backbone: Backbone, *, model: str, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        model: str,
+        name: str,
+        options: Mapping[str, Any],
+        training: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
         self.adapters: dict[str, Applied] = {}
         self.merged: tuple[Applied, ...] = ()
+        self._training, self._facts = dict(training or {}), dict(facts or {})
+        self._weights, self._warned = model, False
 
     @classmethod
     def from_pretrained(
@@ -100,8 +116,12 @@ class Pipeline:
         merged = {**source.options, **options}
         wanted = [(read_adapter(name), weight) for name, weight in weighted_adapters(source.adapters, adapters).items()]
         backbone = create("backbone", source.backbone, source=source.location, **merged)
-        backbone.load(Placement(device=choose_device(device), dtype=DTYPES[dtype]))
-        pipe = cls(backbone, model=str(model), name=source.backbone, options=merged)
+        placement = Placement(device=choose_device(device), dtype=DTYPES[dtype])
+        backbone.load(placement)
+        facts = {"dtype": dtype, "device": placement.device.type}
+        pipe = cls(
+            backbone, model=str(model), name=source.backbone, options=merged, training=source.training, facts=facts
+        )
         for adapter, weight in wanted:
             pipe._apply(adapter, weight)
         return pipe
@@ -197,37 +217,99 @@ class Pipeline:
             ConfigError: a value does not suit the backbone.
         """
         prompts, seeds = _pairs(prompt, seed)
-        recipe = {
-            "model": self.model,
-            **self._settings(width, height, steps, guidance, shift),
-            "negative_prompt": negative_prompt,
-        }
-        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values()) if adapter.weight]
-        extra = {"options": self._options, **({"adapters": used} if used else {})}
-        _check_positive(steps=recipe["steps"], batch_size=batch_size)
-        settings = {key: value for key, value in recipe.items() if key != "model"}
+        _check_positive(batch_size=batch_size)
+        settings = self._settings(width, height, steps, guidance, shift) | {"negative_prompt": negative_prompt}
+        self._warn_of_deviation(settings)
         drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
         pictures = []
         for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
             picture = to_picture(tensor)
-            picture.info["d4k"] = {"prompt": text, "seed": number, **recipe, **extra}
+            picture.info["d4k"] = self._recipe(text, number, settings)
             pictures.append(picture)
         return pictures
+
+    def generate_to(
+        self,
+        folder: str | Path,
+        jobs: Sequence[str | Job],
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        shift: float | None = None,
+        seed: int = 0,
+        negative_prompt: str = "",
+        on_step: Callable[[sampling.SamplingStep], None] | None = None,
+        on_picture: Callable[[Path], None] | None = None,
+    ) -> list[Path]:
+        """Draw many pictures into a folder, with their recipes and an `index.jsonl`; resumable.
+
+        Called again with the same arguments it draws what is missing. Under `accelerate launch` every process draws its
+        share. Sizes, and the pictures that are there already, are checked before anything is drawn.
+
+        Args:
+            folder: new, empty, or of an earlier call.
+            jobs: prompts, or `d4k.generation.Job`s with a seed, a size or a negative prompt of their own.
+            width: as for `generate`, of the jobs that have none of their own.
+            height: likewise.
+            steps: as for `generate`.
+            guidance: likewise.
+            shift: likewise.
+            seed: of the jobs that have none.
+            negative_prompt: of the jobs that have none.
+            on_step: called after every step.
+            on_picture: called with each file that was drawn.
+
+        Returns:
+            The files of this process's share, in the order of the jobs.
+
+        Raises:
+            ConfigError: a value does not suit the backbone.
+            OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
+        """
+        chosen = [Job(job) if isinstance(job, str) else job for job in jobs]
+        recipes = []
+        for job in chosen:
+            settings = self._settings(job.width or width, job.height or height, steps, guidance, shift)
+            negative = negative_prompt if job.negative_prompt is None else job.negative_prompt
+            number = seed if job.seed is None else job.seed
+            recipes.append(self._recipe(job.prompt, number, settings | {"negative_prompt": negative}))
+
+        def draw(recipe: Mapping[str, Any], tick: Callable[[sampling.SamplingStep], None]) -> Image:
+            settings = {name: recipe[name] for name in DRAWN}
+            return self.generate(recipe["prompt"], on_step=tick, **settings)[0]
+
+        planned = generation.plan(Path(folder), chosen, recipes)
+        return generation.draw_planned(Path(folder), planned, draw, on_step=on_step, on_picture=on_picture)
 
     def _settings(
         self, width: int | None, height: int | None, steps: int | None, guidance: float | None, shift: float | None
     ) -> dict[str, Any]:
-        """Size and sampling settings: as given, or else what the checkpoint says, or else the backbone's preset."""
-        defaults = self.backbone.defaults
-        width, height = (defaults.size if side is None else side for side in (width, height))
-        preset = registry().preset(self._name, max(1, width), max(1, height))
-        chosen: dict[str, Any] = {"width": width, "height": height}
-        for name, given in (("steps", steps), ("guidance", guidance), ("shift", shift)):
-            value = getattr(defaults, name, None) if given is None else given
-            chosen[name] = getattr(preset, name, None) if value is None else value
-            if chosen[name] is None and name != "shift":
-                raise ConfigError(f"backbone '{self._name}' has no preset for {name}: give {name}")
+        """Size and sampling settings: as given, or what the checkpoint says or was trained with, or the preset."""
+        given = {"width": width, "height": height, "steps": steps, "guidance": guidance, "shift": shift}
+        known = (self._options, attrs.asdict(self.backbone.defaults), self._training)
+        chosen = choose_settings(self.backbone, self._name, given, known)
+        _check_positive(steps=chosen["steps"])
         return chosen
+
+    def _recipe(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All that makes a picture what it is."""
+        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values()) if adapter.weight]
+        fixed = {"options": dict(self._options), **self._facts, "versions": generation.versions()}
+        if used:
+            fixed["adapters"] = used
+        return {"prompt": prompt, "seed": seed, "model": self._weights, **settings, **fixed}
+
+    def _warn_of_deviation(self, settings: Mapping[str, Any]) -> None:
+        """Say once what is drawn otherwise than it was trained."""
+        odd = "" if self._warned else "; ".join(deviations(self.backbone, self._training, settings))
+        if odd:
+            self._warned = True
+            warnings.warn(
+                f"'{self.model}' draws otherwise than it was trained: {odd}. Leave these out to draw as trained",
+                stacklevel=3,
+            )
 
     def train(
         self,
@@ -290,9 +372,14 @@ class Pipeline:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
-        card = (self._name, self._options)
+        facts = training.trained_with(self.backbone, config.flow)
+        options = self._options | _as_options(self.backbone, facts)
+        card = (self._name, options)
         run = training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
-        if run.adapter is not None:
+        self._options, self._training = options, facts
+        if run.adapter is None:
+            self._weights = str(run.model)
+        else:
             self.adapters[TRAINED] = Applied(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
         return run
 
@@ -333,17 +420,19 @@ class Pipeline:
             raise OutputError(f"{target} exists and is not empty; name another folder")
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
-            checkpoint.write_card(temporary, self._name, self._options)
+            checkpoint.write_card(temporary, self._name, self._options, training=self._training)
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The named device, or the first of CUDA, MPS and CPU there is.
+    """The named device, or the first of CUDA, MPS and CPU there is; of several GPUs the one of this process.
 
     Raises:
         ConfigError: there is no such device.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        process = get_cpu_distributed_information()  # of any launcher, not of CPUs only
+        name += f":{process.local_rank}" if name == "cuda" and process.world_size > 1 else ""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -355,7 +444,7 @@ def choose_device(name: str | None = None) -> torch.device:
 def train_from_config(config: RunConfig, *, device: str | None = None, resume: bool = False) -> training.Run:
     """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read."""
     if not resume:
-        empty_folder(Path(config.output_dir))
+        refuse_used(Path(config.output_dir))
     dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
     frozen = config.adapter is not None  # weights that are not trained need no more digits than are computed with
     dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(config.training.precision, "float32") if frozen else "float32"
@@ -366,6 +455,13 @@ def train_from_config(config: RunConfig, *, device: str | None = None, resume: b
 def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
     """Registered metrics with their default options, by name."""
     return {name: create("metric", name) for name in names}
+
+
+def _as_options(backbone: Backbone, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the facts that are options of the backbone."""
+    implementation: Any = type(backbone)
+    known = {field.alias for field in attrs.fields(implementation) if field.init}
+    return {name: value for name, value in facts.items() if name in known}
 
 
 def _pairs(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list[str], list[int]]:

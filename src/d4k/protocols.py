@@ -116,12 +116,14 @@ class LatentSpec:
         downscale: pixels a latent row or column stands for (8, 16, 32).
         patch: latent rows or columns that make one token side.
         max_size: longest side in pixels that the positions cover; None where there is no limit.
+        downscales: what the backbone option `downscale` may be; `max_size` grows with it.
     """
 
     channels: int
     downscale: int
     patch: int
     max_size: int | None = None
+    downscales: tuple[int, ...] = ()
 
     @property
     def granularity(self) -> int:
@@ -137,11 +139,14 @@ class SamplingDefaults:
         size: width and height in pixels.
         steps: Euler steps.
         guidance: scale of the guidance.
+        embedded_guidance: what training uses when it is not told otherwise; None where guidance is no input of the
+            denoiser.
     """
 
     size: int
     steps: int | None = None
     guidance: float | None = None
+    embedded_guidance: float | None = None
 
 
 @frozen
@@ -153,6 +158,7 @@ class Preset:
         steps: Euler steps.
         guidance: scale of the guidance.
         shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
+        downscale: pixels a latent row stands for where this holds; None is any.
 
     Source of the shift: SD3, Esser et al. 2024, arXiv 2403.03206, section 5.3.2.
     """
@@ -161,6 +167,7 @@ class Preset:
     steps: int
     guidance: float
     shift: float | None = None
+    downscale: int | None = None
 
 
 @frozen

@@ -80,11 +80,18 @@ class Registry:
         """Registered names of a kind, sorted."""
         return sorted(name for k, name in self.entries if k == kind)
 
-    def preset(self, backbone: str, width: int, height: int) -> Preset | None:
-        """The preset of a backbone that is nearest in size to an image, on a scale of octaves; None if it has none."""
+    def preset(self, backbone: str, width: int, height: int, downscale: int | None = None) -> Preset | None:
+        """The preset of a backbone that is nearest in size to an image, on a scale of octaves; None if it has none.
+
+        Of several for one size it is that of `downscale`.
+        """
         presets = self.get("backbone", backbone).presets
         side = math.sqrt(width * height)
-        return min(presets, key=lambda preset: abs(math.log(preset.size / side)), default=None)
+
+        def distance(preset: Preset) -> tuple[float, bool]:
+            return abs(math.log(preset.size / side)), preset.downscale not in (None, downscale)
+
+        return min(presets, key=distance, default=None)
 
     def clashes(self) -> list[str]:
         """One sentence for every name that more than one plugin claims."""

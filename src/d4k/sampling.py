@@ -10,7 +10,7 @@ from torch import Tensor
 
 from d4k.errors import ConfigError
 from d4k.images import to_uint8
-from d4k.protocols import Backbone
+from d4k.protocols import Backbone, LatentSpec
 
 __all__ = ["SamplingStep", "check_size", "draw_noise", "sample", "sample_latents"]
 
@@ -39,24 +39,39 @@ class SamplingStep:
 Callback = Callable[[SamplingStep], None]
 
 
-def check_size(backbone: Backbone, width: int, height: int) -> None:
+def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this model") -> None:
     """Refuse a size that the backbone cannot draw, before anything is computed.
 
+    Args:
+        backbone: loaded.
+        width: pixels.
+        height: pixels.
+        name: what the message calls the backbone.
+
     Raises:
-        ConfigError: width or height is not a multiple of the granularity (the message names the nearest that is), or
-            exceeds what the backbone's positions cover.
+        ConfigError: width or height exceeds what the backbone's positions cover, or is not a multiple of the
+            granularity; the message names the nearest sizes that are allowed.
     """
     spec = backbone.latent
     unit = spec.granularity
-    for name, value in (("width", width), ("height", height)):
-        if value < unit or value % unit:
-            near = sorted({max(unit, value // unit * unit), max(unit, -(-value // unit) * unit)})
-            raise ConfigError(f"{name} {value} is not a multiple of {unit}; nearest: {' or '.join(map(str, near))}")
+    for side, value in (("width", width), ("height", height)):
         if spec.max_size is not None and value > spec.max_size:
-            raise ConfigError(
-                f"{name} {value} is beyond the {spec.max_size} pixels that the positions of this model cover; "
-                "choose at most that, or the backbone option positions='interpolate'"
-            )
+            raise ConfigError(_beyond(spec, name, f"{side} {value}", value))
+        if value < unit or value % unit:
+            near = {max(unit, value // unit * unit), max(unit, -(-value // unit) * unit)}
+            allowed = sorted(size for size in near if spec.max_size is None or size <= spec.max_size)
+            raise ConfigError(f"{side} {value} is not a multiple of {unit}; nearest: {' or '.join(map(str, allowed))}")
+
+
+def _beyond(spec: LatentSpec, name: str, asked: str, value: int) -> str:
+    """Why a side is too long for the positions of a backbone, and what covers it."""
+    own = spec.max_size or 0
+    limits = {stride: own * stride // spec.downscale for stride in sorted(spec.downscales)}
+    known = [f"{limit} pixels with F{stride}" for stride, limit in reversed(limits.items())] or [f"{own} pixels"]
+    larger = [f"the backbone option downscale={stride}" for stride, limit in limits.items() if limit >= value][:1]
+    ways = [*larger, f"at most {own} pixels", "the backbone option positions='interpolate'"]
+    now = f" with F{spec.downscale}" if limits else ""
+    return f"{name} covers at most {', '.join(known)}; asked for {asked}{now}. Choose {', or '.join(ways)}"
 
 
 def draw_noise(backbone: Backbone, seeds: Sequence[int], width: int, height: int) -> Tensor:

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from d4k.adapter_files import WEIGHTS, write_adapter
 from d4k.adapters import TRAINED, add_adapter, check_targets, loaded_adapters, trained_adapter
 from d4k.checkpoint import latest_state, load_state, save_state, write_card
-from d4k.config import OptimizerSettings, RunConfig, read_toml, write_toml
+from d4k.config import FlowSettings, OptimizerSettings, RunConfig, read_toml, write_toml
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
 from d4k.files import atomic_folder, empty_folder, write_text
 from d4k.flow import draw_sigma, sigma_weight
@@ -38,7 +38,7 @@ from d4k.images import Crop, open_picture, to_float, to_tensor
 from d4k.protocols import Backbone, Conditioning, Dataset, FlowStep, Loss
 from d4k.sampling import check_size
 
-__all__ = ["Batch", "Feed", "Run", "read_losses", "train"]
+__all__ = ["Batch", "Feed", "Run", "read_losses", "train", "trained_with"]
 
 LOSSES = "losses.jsonl"
 CACHED_LATENTS = 256
@@ -247,6 +247,28 @@ def train(
     return Run(folder, settings.steps, tuple(row["loss"] for row in read_losses(folder)))
 
 
+def trained_with(backbone: Backbone, flow: FlowSettings) -> dict[str, Any]:
+    """What training used that drawing should use again; `d4k.checkpoint.write_card` keeps it beside the weights.
+
+    Args:
+        backbone: loaded.
+        flow: of the run.
+
+    Returns:
+        `downscale`, and where the backbone has them the options `positions` and `text_tokens`; `guidance` where it is
+        an input of the denoiser; `shift` where the run set one.
+    """
+    embedded = backbone.defaults.embedded_guidance
+    facts = {
+        "downscale": backbone.latent.downscale,
+        "positions": getattr(backbone, "positions", None),
+        "text_tokens": getattr(backbone, "text_tokens", None),
+        "guidance": embedded if embedded is None or flow.guidance is None else flow.guidance,
+        "shift": None if flow.shift == 1 else flow.shift,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
 def _check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
     """Refuse adapters that the run would mix with what it trains, and targets that there are not."""
     present = loaded_adapters(module)
@@ -286,7 +308,8 @@ def _save(backbone: Backbone, folder: Path, config: RunConfig, card: tuple[str, 
         else:
             write_adapter(trained_adapter(backbone.trainable), temporary / WEIGHTS)
         if card is not None:
-            write_card(temporary, *card, base=None if config.adapter is None else config.model)
+            facts = trained_with(backbone, config.flow)
+            write_card(temporary, *card, training=facts, base=None if config.adapter is None else config.model)
 
 
 @contextmanager

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransformer2DModel
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
+from d4k.config import FlowSettings
+from d4k.plugins import registry
 from d4k.sampling import draw_noise, sample_latents
 from d4k.testing import check_backbone
+from d4k.training import trained_with
 from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
 
 PROMPTS = ["a tabby cat", "a rocket lifting off at night"]
@@ -192,6 +198,51 @@ def test_bfloat16_draws(pipe):
     half = Pipeline.from_pretrained("tiny-flux", device="cpu", dtype="bfloat16")
 
     assert half.generate("a tabby cat", width=64, height=64, steps=2)[0].size == (64, 64)
+
+
+def test_presets_keep_the_shift_from_growing_exponentially():
+    """Within the scheduler's range it is the scheduler's; at four times its tokens twice its largest."""
+    names = registry()
+    found = [
+        names.preset("flux", *size) for size in ((1024, 1024, 8), (2048, 2048, 16), (2048, 2048, 8), (4096, 4096, 16))
+    ]
+    assert [preset.shift for preset in found] == [None, None, 6.3, 6.3]
+    assert found[2].shift == pytest.approx(2 * math.exp(1.15), rel=0.01)
+    assert [preset.guidance for preset in found] == [3.5, 5.0, 5.0, 5.0]
+
+
+def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
+    """Text length, positions, stride, embedded guidance and shift; what is drawn otherwise is said, once."""
+    pipe = Pipeline.from_pretrained("tiny-flux", device="cpu", text_tokens=16, positions="interpolate")
+    size = {"width": 64, "height": 64, "steps": 1}
+    run = pipe.train(
+        dataset="sample-photos", output_dir=tmp_path / "run", loss="mse", **size, guidance=2.0, shift=3.0, save_every=0
+    )
+    trained = {"downscale": 8, "positions": "interpolate", "text_tokens": 16, "guidance": 2.0, "shift": 3.0}
+    card = json.loads((tmp_path / "run" / "model" / "d4k.json").read_text())
+    assert card["training"] == trained
+    assert card["options"] == {"trained_size": 256, "steps": 28} | {k: v for k, v in trained.items() if k != "shift"}
+
+    again = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
+    recipes = [one.generate("a cat", **size)[0].info["d4k"] for one in (pipe, again)]
+    assert [(recipe["guidance"], recipe["shift"]) for recipe in recipes] == [(2.0, 3.0)] * 2
+    assert recipes[0] == recipes[1] | {"model": str(run.model)}
+    assert (again.backbone.text_tokens, again.backbone.positions) == (16, "interpolate")
+
+    again.save_pretrained(tmp_path / "copy")
+    other = Pipeline.from_pretrained(tmp_path / "copy", device="cpu", text_tokens=24)
+    said = (
+        "otherwise than it was trained: text_tokens 24, trained 16; guidance 5.0, trained 2.0; shift 1.0, trained 3.0"
+    )
+    with pytest.warns(UserWarning, match=said):
+        other.generate("a cat", guidance=5.0, shift=1.0, **size)
+    other.generate("a cat", guidance=5.0, shift=1.0, **size)  # a second warning would be an error
+
+
+def test_guidance_of_training_is_that_of_the_backbone_unless_said(tmp_path):
+    """A run that sets neither guidance nor shift records the embedded scale, and no shift."""
+    facts = trained_with(Pipeline.from_pretrained("tiny-flux", device="cpu").backbone, FlowSettings())
+    assert facts == {"downscale": 8, "positions": "native", "text_tokens": 24, "guidance": 3.5}
 
 
 def test_a_missing_checkpoint_is_a_checkpoint_error(tmp_path):

@@ -8,7 +8,8 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SD3Transformer2DModel, S
 from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from_grid
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
-from d4k.sampling import draw_noise, sample_latents
+from d4k.plugins import registry
+from d4k.sampling import check_size, draw_noise, sample_latents
 from d4k.testing import check_backbone
 from d4k_sd3.backbone import SD3Backbone, stretch_positions
 
@@ -171,10 +172,41 @@ def test_positions_up_to_the_trained_size_are_native():
 def test_interpolated_positions_cover_any_size(pipe):
     """Beyond the table, native positions are refused and interpolated ones are not."""
     assert pipe.backbone.latent.max_size == 128 * 16
-    with pytest.raises(ConfigError, match="2064.*2048.*interpolate"):
+    with pytest.raises(ConfigError, match="2048 pixels with F8; asked for width 2064 .* downscale=16, .*interpolate"):
         pipe.generate("a tabby cat", width=2064, height=64, steps=1)
     wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="interpolate")
     assert wide.generate("a tabby cat", width=2064, height=64, steps=1)[0].size == (2064, 64)
+
+
+def test_longer_side_is_refused_at_every_stride_before_anything_is_computed(pipe):
+    """The limits of both strides are named; 4096 pixels are within that of F16."""
+    wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", downscale=16)
+    message = (
+        "sd3 covers at most 4096 pixels with F16, 2048 pixels with F8; asked for width 8192 with F16. Choose at most"
+    )
+    with pytest.raises(ConfigError, match=message):
+        wide.generate("a tabby cat", width=8192, height=4096, on_step=lambda step: pytest.fail("it began to draw"))
+    check_size(wide.backbone, 4096, 4096)
+    check_size(wide.backbone, 3072, 4096)
+    check_size(wide.backbone, 4096, 2304)
+
+
+def test_presets_shift_as_the_side_of_the_latent_grows():
+    """Three at the 128x128 latent of 1024 pixels, twice that at 256x256; the stride decides which it is."""
+    names = registry()
+    found = [
+        names.preset("sd3", *size) for size in ((1024, 1024, 8), (2048, 2048, 16), (2048, 2048, 8), (3072, 4096, 16))
+    ]
+    assert [(preset.size, preset.shift) for preset in found] == [(1024, None), (2048, None), (2048, 6.0), (4096, 6.0)]
+    assert all((preset.steps, preset.guidance) == (28, 7.0) for preset in found)
+
+
+def test_text_tokens_are_what_they_come_to(pipe):
+    """Known after loading; more than the tokenizer takes is an error, as it would be cut in silence."""
+    assert pipe.backbone.text_tokens == 24
+    assert Pipeline.from_pretrained("tiny-sd3", device="cpu", text_tokens=12).backbone.text_tokens == 12
+    with pytest.raises(ConfigError, match="text_tokens is 77, but the tokenizer of this model takes at most 24"):
+        Pipeline.from_pretrained("tiny-sd3", device="cpu", text_tokens=77)
 
 
 def test_saved_models_load_in_diffusers(pipe, tmp_path):

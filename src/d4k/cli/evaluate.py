@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from d4k.cli.prompts import read_prompts
+from d4k.cli.prompts import prompts_option, read_prompts
 from d4k.errors import ConfigError
 
 __all__ = ["evaluate"]
@@ -17,7 +17,10 @@ __all__ = ["evaluate"]
 @click.option(
     "--metric", "metrics", metavar="NAME", multiple=True, help="Repeat for several. [default: glcm, compression-ratio]"
 )
-@click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text file, one prompt an image.")
+@click.option(
+    "--prompts", metavar="FILE", help="One an image: text, .jsonl (an index.jsonl, too), or a dataset by name."
+)
+@prompts_option
 @click.option("--reference", type=click.Path(path_type=Path), help="Folder with one reference picture an image.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the scores to this .json file.")
 @click.option(
@@ -26,7 +29,8 @@ __all__ = ["evaluate"]
 def evaluate(
     folder: Path,
     metrics: tuple[str, ...],
-    prompt_file: Path | None,
+    prompts: str | None,
+    prompt_options: tuple[str, ...],
     reference: Path | None,
     json_file: Path | None,
     markdown_file: Path | None,
@@ -41,11 +45,11 @@ def evaluate(
     from d4k.pipeline import metrics_by_name
 
     chosen = metrics_by_name(metrics or ("glcm", "compression-ratio"))
-    prompts = read_prompts(prompt_file) if prompt_file else None
+    texts = read_prompts(prompts, prompt_options) if prompts else None
     for file, ending in ((json_file, ".json"), (markdown_file, ".md")):
         if file is not None and file.suffix != ending:
             raise ConfigError(f"cannot write scores to '{file.name}': the ending must be {ending}")
-    rows = {folder.name or str(folder): evaluation.evaluate(folder, chosen, prompts=prompts, reference=reference)}
+    rows = {folder.name or str(folder): evaluation.evaluate(folder, chosen, prompts=texts, reference=reference)}
     click.echo(evaluation.score_table(rows))
     count = next(iter(rows.values()))[0].count
     click.echo(f"{count} image{'s' if count != 1 else ''}")

@@ -2,102 +2,165 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from d4k.cli.lora import read_weights
-from d4k.cli.prompts import read_prompts
+from d4k.cli.prompts import prompts_option, read_jobs
+from d4k.config import with_settings
 from d4k.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from d4k.sampling import SamplingStep
+    from d4k.generation import Job
+    from d4k.pipeline import Pipeline
 
 __all__ = ["generate"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-@click.command()
+class WithPresets(click.Command):
+    """Shows the presets of the installed backbones below its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table, and what wins over it."""
+        from d4k.plugins import registry
+
+        rows = [("backbone", "size", "steps", "guidance", "shift")]
+        for name in registry().names("backbone"):
+            for preset in registry().entries["backbone", name][0].presets:
+                stride = "" if preset.downscale is None else f" (F{preset.downscale})"
+                shift = "scheduler's" if preset.shift is None else f"{preset.shift:g}"
+                rows.append((name, f"{preset.size}{stride}", str(preset.steps), f"{preset.guidance:g}", shift))
+        with formatter.section("Presets, where neither you nor the checkpoint says; the nearest size counts"):
+            widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+            for row in rows:
+                cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                formatter.write(f"{'':{formatter.current_indent}}{cells.rstrip()}\n")
+
+
+@click.command(cls=WithPresets)
 @click.argument("prompts", metavar="PROMPT...", nargs=-1)
-@click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text file, one prompt a line.")
+@click.option("--prompts", "source", metavar="FILE", help="Text, one prompt a line; .jsonl; or a dataset by name.")
+@prompts_option
+@click.option("--recipe", type=click.Path(path_type=Path), metavar="IMAGE",
+              help="Repeat a picture; what is given beside it wins.")  # fmt: skip
 @click.option("--model", default="tiny-sd3", show_default=True, help="Registered checkpoint, folder or Hub id.")
 @click.option(
     "--adapter", "adapters", metavar="PATH[:WEIGHT]", multiple=True, help="LoRA file or folder; may be repeated."
 )
 @click.option("--width", type=int, help="Pixels; the model's own size when left out.")
 @click.option("--height", type=int, help="Pixels; the model's own size when left out.")
-@click.option("--steps", type=int, help="Euler steps; the backbone's own when left out.")
-@click.option("--guidance", type=float, help="Guidance scale; the backbone's own when left out.")
-@click.option("--shift", type=float, help="Of the noise levels; the checkpoint's own when left out.")
+@click.option("--downscale", type=int, help="16: the F16 autoencoder of Diffusion-4K; the model's own when left out.")
+@click.option("--option", "options", metavar="KEY=VALUE", multiple=True,
+              help="Any other option of the backbone, e.g. positions=interpolate.")  # fmt: skip
+@click.option("--steps", type=int, help="Euler steps; see below when left out.")
+@click.option("--guidance", type=float, help="Guidance scale; see below when left out.")
+@click.option("--shift", type=float, help="Of the noise levels; see below when left out.")
 @click.option("--negative-prompt", default="", help="What to steer away from.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every picture.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("images"), show_default=True,
-              help="New folder for the pictures, or one .png, .jpg or .webp file.")  # fmt: skip
+              help="Folder for the pictures, new or to go on with, or one new .png, .jpg or .webp file.")  # fmt: skip
 @click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
-def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, output: Path, **options: Any) -> None:
+def generate(
+    prompts: tuple[str, ...],
+    source: str | None,
+    prompt_options: tuple[str, ...],
+    recipe: Path | None,
+    model: str,
+    downscale: int | None,
+    options: tuple[str, ...],
+    output: Path,
+    **settings: Any,
+) -> None:
     """Draw one picture for each PROMPT, with the recipe stored inside.
+
+    Run again into the same folder, it draws what is missing; under `accelerate launch -m` every process its share.
 
     \b
     Example:
       d4k generate "a tabby cat" "a rocket lifting off at night" --model tiny-sd3 --seed 1 --output cats
     """
-    texts = [*prompts, *(read_prompts(prompt_file) if prompt_file else [])]
-    if not texts:
+    backbone = with_settings({}, list(options)) | ({} if downscale is None else {"downscale": downscale})
+    jobs, adapters = _jobs(prompts, source, prompt_options), read_weights(settings.pop("adapters"))
+    if recipe is not None:
+        known = _read_recipe(recipe)
+        model, backbone = _unless_given(known, model=model)["model"], {**known.get("options", {}), **backbone}
+        settings = _unless_given(known, **settings)
+        adapters = adapters or {used["source"]: used["weight"] for used in known.get("adapters", [])}
+        jobs = jobs or _jobs((known["prompt"],), None, ())
+    if not jobs:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
-    files = _targets(output, texts, options["seed"])
-    from d4k.images import save_picture
+    _check_output(output, len(jobs))
     from d4k.pipeline import Pipeline
 
-    weights = read_weights(options.pop("adapters"))
-    pipe = Pipeline.from_pretrained(model, device=options.pop("device"), dtype=options.pop("dtype"), adapters=weights)
-    with _Bar(len(texts)) as bar:
-        for text, file in zip(texts, files, strict=True):
-            picture = pipe.generate(text, on_step=bar, **options)[0]
-            save_picture(picture, file, recipe=picture.info["d4k"])
-            bar.done(file)
-
-
-def _targets(output: Path, prompts: list[str], seed: int) -> list[Path]:
-    """Where each picture goes: a new folder, or one new file for a single prompt."""
-    from d4k.files import empty_folder
-
+    place = {name: settings.pop(name) for name in ("device", "dtype")}
+    pipe = Pipeline.from_pretrained(model, **place, adapters=adapters, **backbone)
     if output.suffix:
-        if output.suffix.lower() not in PICTURES:
-            raise ConfigError(
-                f"cannot write {output}: unknown ending '{output.suffix}'; allowed: {', '.join(PICTURES)}"
-            )
-        if len(prompts) > 1:
-            raise ConfigError(f"{len(prompts)} prompts do not fit into one file, {output}; name a folder")
-        if output.exists():
-            raise OutputError(f"{output} exists already; name another file")
-        return [output]
-    empty_folder(output)
-    slugs = [re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] for prompt in prompts]
-    return [output / f"{i:04d}-{slug or 'image'}-seed{seed}.png" for i, slug in enumerate(slugs)]
+        _draw_one(pipe, jobs[0], output, settings)
+        return
+    drawn: list[Path] = []
+    files = pipe.generate_to(output, jobs, on_picture=lambda file: _say(file, drawn), **settings)
+    if len(drawn) < len(files):
+        click.echo(f"{len(files) - len(drawn)} of {len(files)} pictures were there already", err=True)
 
 
-class _Bar:
-    """Progress over the steps of all pictures, on the error stream."""
+def _jobs(prompts: tuple[str, ...], source: str | None, options: tuple[str, ...]) -> list[Job]:
+    from d4k.generation import Job
 
-    def __init__(self, pictures: int) -> None:
-        from tqdm import tqdm
+    return [*map(Job, prompts), *(read_jobs(source, options) if source else [])]
 
-        self.pictures, self.bar = pictures, tqdm(desc="generating", unit="step", delay=0.1, file=sys.stderr)
 
-    def __enter__(self) -> _Bar:
-        return self
+def _read_recipe(path: Path) -> dict[str, Any]:
+    from d4k.generation import check_recipe
+    from d4k.images import read_recipe
 
-    def __call__(self, step: SamplingStep) -> None:
-        self.bar.total = step.steps * self.pictures
-        self.bar.update()
+    return check_recipe(read_recipe(path), path)
 
-    def done(self, file: Path) -> None:
-        self.bar.write(str(file), file=sys.stdout)
 
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
+def _unless_given(recipe: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """What the recipe says, except where the command line says otherwise."""
+    given = click.get_current_context().get_parameter_source
+    return {
+        name: recipe[name] if name in recipe and given(name) is ParameterSource.DEFAULT else value
+        for name, value in values.items()
+    }
+
+
+def _check_output(output: Path, count: int) -> None:
+    """A folder that is new or to go on with, or one new file for a single prompt."""
+    from d4k.generation import refuse_foreign
+
+    if not output.suffix:
+        refuse_foreign(output)
+    elif output.suffix.lower() not in PICTURES:
+        raise ConfigError(f"cannot write {output}: unknown ending '{output.suffix}'; allowed: {', '.join(PICTURES)}")
+    elif count > 1:
+        raise ConfigError(f"{count} prompts do not fit into one file, {output}; name a folder")
+    elif output.exists():
+        raise OutputError(f"{output} exists already; name another file")
+
+
+def _draw_one(pipe: Pipeline, job: Job, output: Path, settings: dict[str, Any]) -> None:
+    from d4k.generation import Progress
+    from d4k.images import save_picture
+
+    own = {name: getattr(job, name) for name in ("seed", "width", "height", "negative_prompt")}
+    settings |= {name: value for name, value in own.items() if value is not None}
+    with Progress(1) as progress:
+        picture = pipe.generate(job.prompt, on_step=progress, **settings)[0]
+    save_picture(picture, output, recipe=picture.info["d4k"])
+    _say(output, [])
+
+
+def _say(file: Path, drawn: list[Path]) -> None:
+    """Name a picture on the standard output, above the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(str(file), file=sys.stdout)
+    drawn.append(file)

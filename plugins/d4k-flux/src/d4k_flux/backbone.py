@@ -14,14 +14,16 @@ from attrs.validators import ge, in_, instance_of, optional
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import Tensor
 
-from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
+from d4k import Conditioning, ConfigError, LatentSpec, Placement, SamplingDefaults
 from d4k.autoencoder import decode, encode
 from d4k.checkpoint import load_pipeline, save_pipeline
 from d4k.flow import resolution_shift
 
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
+DOWNSCALES = (8, 16)
 PATCH = 2
+TEXT_TOKENS = 512
 TRAINED_GUIDANCE = 3.5
 
 
@@ -34,7 +36,8 @@ class FluxBackbone:
         positions: `native` counts tokens, as diffusers does; `interpolate` squeezes the positions of larger images
             into the range the model was trained on.
         trained_size: pixels a side the model was trained at; None is what diffusers draws by default.
-        text_tokens: T5 tokens, at most what its tokenizer allows; None is 512, diffusers' default.
+        text_tokens: T5 tokens, at most what its tokenizer takes; None is 512, diffusers' default, or else that limit,
+            and is replaced by it on loading.
         downscale: pixels a latent row stands for: 8, or 16 for the partitioned autoencoder of Diffusion-4K; None is
             what the autoencoder was made for.
         steps: Euler steps to sample with by default; None leaves it to the presets.
@@ -47,7 +50,7 @@ class FluxBackbone:
     positions: str = field(default="native", validator=in_(("native", "interpolate")))
     trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    downscale: int | None = field(default=None, validator=optional(in_((8, 16))))
+    downscale: int | None = field(default=None, validator=optional(in_(DOWNSCALES)))
     steps: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     guidance: float | None = field(default=None, converter=converters.optional(float), validator=optional(ge(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
@@ -65,16 +68,19 @@ class FluxBackbone:
         self._trainable = pipeline.transformer
         for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False)
+        self.text_tokens = text_length(self.text_tokens, pipeline.tokenizer_2)
 
     @property
     def latent(self) -> LatentSpec:
         """The latent space of the loaded model."""
-        return LatentSpec(self.pipeline.transformer.config.in_channels // PATCH**2, self._downscale, PATCH)
+        channels = self.pipeline.transformer.config.in_channels // PATCH**2
+        return LatentSpec(channels, self._downscale, PATCH, downscales=DOWNSCALES)
 
     @property
     def defaults(self) -> SamplingDefaults:
         """Size to sample at, and the steps and guidance that the checkpoint asks for."""
-        return SamplingDefaults(self._trained_patches * self.latent.granularity, self.steps, self.guidance)
+        embedded = TRAINED_GUIDANCE if self.pipeline.transformer.config.guidance_embeds else None
+        return SamplingDefaults(self._trained_patches * self.latent.granularity, self.steps, self.guidance, embedded)
 
     @property
     def trainable(self) -> torch.nn.Module:
@@ -104,7 +110,7 @@ class FluxBackbone:
         states, pooled, _ = self.pipeline.encode_prompt(
             list(prompts),
             None,
-            max_sequence_length=min(self.text_tokens or 512, self.pipeline.tokenizer_2.model_max_length),
+            max_sequence_length=self.text_tokens,
         )
         return Conditioning({"states": states, "pooled": pooled})
 
@@ -157,6 +163,14 @@ class FluxBackbone:
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
         save_pipeline(self.pipeline, folder)
+
+
+def text_length(asked: int | None, tokenizer: Any) -> int:
+    """T5 tokens to encode: as asked, or else diffusers' default as far as the tokenizer goes."""
+    limit = TEXT_TOKENS if tokenizer is None else int(tokenizer.model_max_length)
+    if asked is not None and asked > limit:
+        raise ConfigError(f"text_tokens is {asked}, but the tokenizer of this model takes at most {limit}")
+    return asked or min(TEXT_TOKENS, limit)
 
 
 def pack(latent: Tensor) -> Tensor:

@@ -13,12 +13,15 @@ from attrs.validators import ge, in_, instance_of, optional
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from torch import Tensor
 
-from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
+from d4k import Conditioning, ConfigError, LatentSpec, Placement, SamplingDefaults
 from d4k.autoencoder import decode, encode
 from d4k.checkpoint import load_pipeline, save_pipeline
 from d4k.flow import resolution_shift
 
 __all__ = ["SD3Backbone"]
+
+DOWNSCALES = (8, 16)
+TEXT_TOKENS = 256
 
 
 @define(eq=False)
@@ -31,7 +34,8 @@ class SD3Backbone:
             `pos_embed_max_size` patches a side; `interpolate` stretches the part of the table that the model was
             trained on over larger images, so that any size is covered.
         trained_size: pixels a side the model was trained at; None is what its configuration says.
-        text_tokens: T5 tokens, at most what its tokenizer allows; None is 256, diffusers' default.
+        text_tokens: T5 tokens, at most what its tokenizer takes; None is 256, diffusers' default, or else that limit,
+            and is replaced by it on loading.
         downscale: pixels a latent row stands for: 8, or 16 for the partitioned autoencoder of Diffusion-4K; None is
             what the autoencoder was made for.
         steps: Euler steps to sample with by default; None leaves it to the presets.
@@ -44,7 +48,7 @@ class SD3Backbone:
     positions: str = field(default="native", validator=in_(("native", "interpolate")))
     trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    downscale: int | None = field(default=None, validator=optional(in_((8, 16))))
+    downscale: int | None = field(default=None, validator=optional(in_(DOWNSCALES)))
     steps: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     guidance: float | None = field(default=None, converter=converters.optional(float), validator=optional(ge(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
@@ -63,6 +67,7 @@ class SD3Backbone:
         for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3):
             if part is not None:
                 part.requires_grad_(False)
+        self.text_tokens = text_length(self.text_tokens, pipeline.tokenizer_3)
         if self.positions == "interpolate":
             stretch_positions(pipeline.transformer.pos_embed, self._trained_patches)
 
@@ -72,7 +77,7 @@ class SD3Backbone:
         config, downscale = self.pipeline.transformer.config, self._downscale
         covered = config.pos_embed_max_size * config.patch_size * downscale
         limit = covered if self.positions == "native" else None
-        return LatentSpec(config.in_channels, downscale, config.patch_size, limit)
+        return LatentSpec(config.in_channels, downscale, config.patch_size, limit, DOWNSCALES)
 
     @property
     def defaults(self) -> SamplingDefaults:
@@ -104,14 +109,13 @@ class SD3Backbone:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
         """Encode prompts: `states` (B, N, D) and `pooled` (B, P), and the same of `negative` where given."""
-        limit = 256 if self.pipeline.tokenizer_3 is None else self.pipeline.tokenizer_3.model_max_length
         states, negative_states, pooled, negative_pooled = self.pipeline.encode_prompt(
             list(prompts),
             None,
             None,
             do_classifier_free_guidance=negative is not None,
             negative_prompt=None if negative is None else [negative] * len(prompts),
-            max_sequence_length=min(self.text_tokens or 256, limit),
+            max_sequence_length=self.text_tokens,
         )
         tensors = {"states": states, "pooled": pooled}
         if negative is not None:
@@ -170,6 +174,14 @@ class SD3Backbone:
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
         save_pipeline(self.pipeline, folder)
+
+
+def text_length(asked: int | None, tokenizer: Any) -> int:
+    """T5 tokens to encode: as asked, or else diffusers' default as far as the tokenizer goes."""
+    limit = TEXT_TOKENS if tokenizer is None else int(tokenizer.model_max_length)
+    if asked is not None and asked > limit:
+        raise ConfigError(f"text_tokens is {asked}, but the tokenizer of this model takes at most {limit}")
+    return asked or min(TEXT_TOKENS, limit)
 
 
 def stretch_positions(patch_embed: Any, trained: int) -> None:
