@@ -10,7 +10,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from d4k import checkpoint, sampling, training
+from d4k import checkpoint, memory, sampling, training
 from d4k.config import (
     Component,
     DataSettings,
@@ -47,34 +47,94 @@ class Pipeline:
         backbone: what does the work.
     """
 
-    def __init__(self, backbone: Backbone, *, model: str, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        model: str,
+        name: str,
+        options: Mapping[str, Any],
+        loading: Mapping[str, Any] | None = None,
+    ) -> None:
         self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
+        self._loading = dict(loading or {})
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str | None = None, dtype: str = "float32", **options: Any
+        cls,
+        model: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+        variant: str | None = None,
+        transformer: str | Path | None = None,
+        offload: str | None = None,
+        quantize: str | None = None,
+        attention: str | None = None,
+        compile: bool = False,  # noqa: A002
+        cache: str | None = None,
+        memory_gb: float | None = None,
+        **options: Any,
     ) -> Pipeline:
-        """Load a model.
+        """Load a model. What holds less in memory, or computes faster, is described in `docs/memory.md`.
 
         Args:
             model: a registered checkpoint (`d4k plugins` lists them), a local folder in the diffusers layout, the
-                folder of a finished run, or a Hub id. The backbone is detected from `model_index.json`.
+                folder of a run or of a checkpoint in it, or a Hub id. The backbone is detected from
+                `model_index.json`.
             device: such as "cuda", "cuda:1", "mps" or "cpu"; None takes the first of CUDA, MPS and CPU there is.
             dtype: of the weights: "float32", "bfloat16" or "float16".
+            revision: of a Hub id: branch, tag or commit.
+            variant: of the weight files, such as "fp16".
+            transformer: another denoiser for the model: a single file in the names of diffusers or of the original
+                release, a folder, a checkpoint of a run, or a Hub id.
+            offload: where weights rest until they are computed with: "model" (whole parts in CPU memory), "group"
+                (layer by layer in CPU memory) or "disk" (layer by layer in temporary files).
+            quantize: hold the denoiser's weights as "int8", "float8" (torchao) or "nf4" (bitsandbytes).
+            attention: a diffusers attention back-end, such as "native", "flash" or "sage".
+            compile: compile the denoiser's repeated blocks with `torch.compile`.
+            cache: "first-block", or with a threshold "first-block:0.1": skip what hardly changes between steps.
+            memory_gb: what the autoencoder may use beside its weights; None measures what is free.
             options: of the backbone.
 
         Raises:
-            UnknownNameError: there is no such model or dtype.
-            CheckpointError: the model cannot be read.
-            ConfigError: the backbone has no such option, or there is no such device.
+            UnknownNameError: there is no such model, dtype, offload, quantisation, back-end or cache.
+            CheckpointError: the model cannot be read, or its weights do not fit its configuration.
+            ConfigError: the backbone has no such option, or this machine cannot do what is asked.
         """
-        source = checkpoint.find_model(str(model))
+        replaced = None if transformer is None else str(transformer)
+        source = checkpoint.find_model(str(model), revision=revision, variant=variant, transformer=replaced)
         if dtype not in DTYPES:
             raise UnknownNameError("dtype", dtype, DTYPES)
         merged = {**source.options, **options}
         backbone = create("backbone", source.backbone, source=source.location, **merged)
-        backbone.load(Placement(device=choose_device(device), dtype=DTYPES[dtype]))
-        return cls(backbone, model=str(model), name=source.backbone, options=merged)
+        placement = Placement(
+            choose_device(device),
+            DTYPES[dtype],
+            source.revision,
+            source.variant,
+            source.transformer,
+            offload,
+            quantize,
+            memory_gb,
+        )
+        memory.check_placement(placement)
+        backbone.load(placement)
+        memory.speed_up(backbone.trainable, attention=attention, compiled=compile, cache=cache)
+        loading = {
+            "dtype": dtype,
+            "revision": revision,
+            "variant": variant,
+            "transformer": replaced,
+            "offload": offload,
+            "quantize": quantize,
+            "attention": attention,
+            "compile": compile or None,
+            "cache": cache,
+        }
+        loading = {key: value for key, value in loading.items() if value is not None}
+        return cls(backbone, model=str(model), name=source.backbone, options=merged, loading=loading)
 
     def generate(
         self,
@@ -106,7 +166,8 @@ class Pipeline:
             on_step: called after every step; see `d4k.sampling.SamplingStep`.
 
         Returns:
-            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict.
+            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict; `loading` in it, and `options`, are what
+            `from_pretrained` was given.
 
         Raises:
             ConfigError: a value does not suit the backbone.
@@ -118,12 +179,15 @@ class Pipeline:
             "negative_prompt": negative_prompt,
         }
         _check_positive(steps=recipe["steps"], batch_size=batch_size)
+        if "cache" in self._loading and batch_size > 1:
+            raise ConfigError("a step cache judges a batch as one picture: with cache, batch_size must be 1")
         settings = {key: value for key, value in recipe.items() if key != "model"}
         drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
         pictures = []
         for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
             picture = to_picture(tensor)
-            picture.info["d4k"] = {"prompt": text, "seed": number, **recipe, "options": self._options}
+            made = {**recipe, "options": self._options, "loading": self._loading}
+            picture.info["d4k"] = {"prompt": text, "seed": number, **made}
             pictures.append(picture)
         return pictures
 
@@ -183,6 +247,7 @@ class Pipeline:
             "model": self.model,
             "output_dir": str(output_dir),
             "seed": seed,
+            **{key: self._loading[key] for key in ("revision", "variant", "transformer") if key in self._loading},
             "backbone": self._options,
             "dataset": _component(dataset, dataset_options),
             "loss": _component(loss, loss_options),
@@ -200,6 +265,7 @@ class Pipeline:
         on_step: Callable[[int, float], None] | None = None,
     ) -> training.Run:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
+        self._refuse("fine-tune", "offload", "quantize", "cache")
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
         card = (self._name, self._options)
@@ -231,12 +297,20 @@ class Pipeline:
         Raises:
             OutputError: the folder exists and is not empty, or cannot be written.
         """
+        self._refuse("save", "offload", "quantize")
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target} exists and is not empty; name another folder")
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
             checkpoint.write_card(temporary, self._name, self._options)
+
+    def _refuse(self, what: str, *settings: str) -> None:
+        for setting in settings:
+            if setting in self._loading:
+                raise ConfigError(
+                    f"cannot {what} a model loaded with {setting}={self._loading[setting]!r}: load it without {setting}"
+                )
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -255,12 +329,22 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
-def train_from_config(config: RunConfig, *, device: str | None = None, resume: bool = False) -> training.Run:
+def train_from_config(
+    config: RunConfig, *, device: str | None = None, memory_gb: float | None = None, resume: bool = False
+) -> training.Run:
     """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read."""
     if not resume:
         empty_folder(Path(config.output_dir))
     dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
-    pipe = Pipeline.from_pretrained(config.model, device=device, **config.backbone)
+    pipe = Pipeline.from_pretrained(
+        config.model,
+        device=device,
+        revision=config.revision,
+        variant=config.variant,
+        transformer=config.transformer,
+        memory_gb=memory_gb,
+        **config.backbone,
+    )
     return pipe.run(config, dataset=dataset, loss=loss, resume=resume)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from d4k.errors import ConfigError
 from d4k.images import to_uint8
+from d4k.memory import computing_device, computing_dtype, step_cache
 from d4k.protocols import Backbone
 
 __all__ = ["SamplingStep", "check_size", "draw_noise", "sample", "sample_latents"]
@@ -99,19 +100,20 @@ def sample_latents(
     Returns:
         (B, C, h, w) clean latents on the backbone's device.
     """
-    parameter = next(backbone.trainable.parameters())
+    module = backbone.trainable
     conditioning = backbone.encode_text(prompts, negative_prompt)
     downscale = backbone.latent.downscale
     scheduler = backbone.scheduler(steps, noise.shape[-2] * downscale, noise.shape[-1] * downscale, shift)
-    noisy = noise.to(parameter.device, parameter.dtype)
-    for done, timestep in enumerate(scheduler.timesteps, 1):
-        sigma = (timestep / 1000).to(noisy)
-        velocity = backbone.velocity(noisy, sigma.expand(len(noisy)), conditioning, guidance)
-        before = noisy
-        noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0].to(before.dtype)
-        if on_step is not None:
-            level = float(sigma)
-            on_step(SamplingStep(done, len(scheduler.timesteps), first, level, noisy, before - level * velocity))
+    noisy = noise.to(computing_device(module), computing_dtype(module))
+    with step_cache(module):
+        for done, timestep in enumerate(scheduler.timesteps, 1):
+            sigma = (timestep / 1000).to(noisy)
+            velocity = backbone.velocity(noisy, sigma.expand(len(noisy)), conditioning, guidance)
+            before = noisy
+            noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0].to(before.dtype)
+            if on_step is not None:
+                level = float(sigma)
+                on_step(SamplingStep(done, len(scheduler.timesteps), first, level, noisy, before - level * velocity))
     return noisy
 
 

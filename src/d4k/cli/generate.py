@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from d4k.cli.placement import load_model, placement_options
 from d4k.cli.prompts import read_prompts
 from d4k.errors import ConfigError, OutputError
 
@@ -33,8 +34,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every picture.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("images"), show_default=True,
               help="New folder for the pictures, or one .png, .jpg or .webp file.")  # fmt: skip
-@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
+@placement_options()
 def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, output: Path, **options: Any) -> None:
     """Draw one picture for each PROMPT, with the recipe stored inside.
 
@@ -47,9 +47,8 @@ def generate(prompts: tuple[str, ...], prompt_file: Path | None, model: str, out
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
     files = _targets(output, texts, options["seed"])
     from d4k.images import save_picture
-    from d4k.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(model, device=options.pop("device"), dtype=options.pop("dtype"))
+    pipe = load_model(model, options)
     with _Bar(len(texts)) as bar:
         for text, file in zip(texts, files, strict=True):
             picture = pipe.generate(text, on_step=bar, **options)[0]
