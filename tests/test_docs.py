@@ -36,6 +36,7 @@ PUBLIC_MODULES = [
     "evaluation",
     "flow",
     "images",
+    "memory",
     "sampling",
     "testing",
     "training",

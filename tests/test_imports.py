@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "tqdm"}
 LIGHT = ["errors", "files", "protocols", "config", "hookspecs", "registry", "plugins", "cli"]
 PUBLIC_MODULES = [
-    "autoencoder", "checkpoint", "config", "evaluation", "flow", "hookspecs", "images", "sampling", "testing",
+    "autoencoder", "checkpoint", "config", "evaluation", "flow", "hookspecs", "images", "memory", "sampling", "testing",
     "training",
 ]  # fmt: skip
 PLUGIN_FILES = sorted((ROOT / "plugins").glob("*/src/**/*.py"))

@@ -107,7 +107,7 @@ OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --device --memory-gb",
     "generate": "prompts --prompts --model=tiny-sd3 --width --height --steps --guidance --shift --negative-prompt= "
-    "--seed=0 --output=images --device --dtype=float32 --revision --variant --transformer --option --offload "
+    "--seed=0 --output=images --device --dtype=float32 --revision --variant --transformer --offload "
     "--quantize --attention --compile --cache --memory-gb --low-memory",
     "evaluate": "folder --metric --prompts --reference --json --markdown",
     "plugins": "",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,11 +257,23 @@ def _read_denoiser(cls: Any, config: Path, placement: Placement) -> Any:
     if path.is_dir():
         weights.check_part(path, cls, placement.variant)
         return _read_part(cls, path, placement, quantization)
-    weights.check_single_file(path, cls, config)
+    as_it_is = weights.check_single_file(path, cls, config) and path.suffix in weights.SAFE
+    if quantization is None:
+        return _read_single_file(cls, path, config, placement)
+    # diffusers quantises what from_pretrained reads, and not what from_single_file does
+    with tempfile.TemporaryDirectory(prefix="d4k-transformer-") as name:
+        folder = Path(name)
+        if as_it_is:
+            shutil.copyfile(config / "config.json", folder / "config.json")
+            (folder / weights.WEIGHTS).symlink_to(path.resolve())
+        else:
+            _read_single_file(cls, path, config, placement).save_pretrained(folder)
+        return _read_part(cls, folder, evolve(placement, variant=None), quantization)
+
+
+def _read_single_file(cls: Any, path: Path, config: Path, placement: Placement) -> Any:
     content = str(path) if path.suffix in weights.SAFE else weights.read_pickle(path)
-    return cls.from_single_file(
-        content, config=str(config), dtype=placement.dtype, quantization_config=quantization, local_files_only=True
-    )
+    return cls.from_single_file(content, config=str(config), dtype=placement.dtype, local_files_only=True)
 
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:

@@ -93,7 +93,7 @@ def _errors(repo: str, what: str, revision: str | None, *, optional: bool = Fals
         yield
     except GatedRepoError as error:
         raise CheckpointError(
-            f"'{repo}' asks for its licence to be accepted: do so at https://huggingface.co/{repo}, then run hf auth login"
+            f"'{repo}' asks for its licence to be accepted: do so at huggingface.co/{repo}, then run hf auth login"
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(

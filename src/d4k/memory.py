@@ -124,6 +124,7 @@ def offload_part(part: torch.nn.Module, name: str, placement: Placement) -> None
         # one folder a part: diffusers names its files by the module's place in the part, which two parts may share
         folder = tempfile.mkdtemp(prefix=f"d4k-{name}-")
         weakref.finalize(part, shutil.rmtree, folder, ignore_errors=True)
+        _untie(part)
     streams = placement.device.type == "cuda"
     apply_group_offloading(
         part,
@@ -134,6 +135,16 @@ def offload_part(part: torch.nn.Module, name: str, placement: Placement) -> None
         low_cpu_mem_usage=streams,
         offload_to_disk_path=folder,
     )
+
+
+def _untie(part: torch.nn.Module) -> None:
+    """Give every layer weights of its own: diffusers writes a layer's and empties them before it comes to the next."""
+    seen = set()
+    for module in part.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                setattr(module, name, torch.nn.Parameter(parameter.detach().clone(), requires_grad=False))
+            seen.add(id(parameter))
 
 
 @contextmanager

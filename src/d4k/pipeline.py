@@ -54,10 +54,11 @@ class Pipeline:
         model: str,
         name: str,
         options: Mapping[str, Any],
-        loading: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        offload: str | None = None,
     ) -> None:
         self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
-        self._loading = dict(loading or {})
+        self._facts, self._offload = dict(facts or {}), offload
 
     @classmethod
     def from_pretrained(
@@ -122,19 +123,18 @@ class Pipeline:
         memory.check_placement(placement)
         backbone.load(placement)
         memory.speed_up(backbone.trainable, attention=attention, compiled=compile, cache=cache)
-        loading = {
+        facts = {
             "dtype": dtype,
             "revision": revision,
             "variant": variant,
             "transformer": replaced,
-            "offload": offload,
             "quantize": quantize,
             "attention": attention,
             "compile": compile or None,
             "cache": cache,
         }
-        loading = {key: value for key, value in loading.items() if value is not None}
-        return cls(backbone, model=str(model), name=source.backbone, options=merged, loading=loading)
+        facts = {key: value for key, value in facts.items() if value is not None}
+        return cls(backbone, model=str(model), name=source.backbone, options=merged, facts=facts, offload=offload)
 
     def generate(
         self,
@@ -166,8 +166,8 @@ class Pipeline:
             on_step: called after every step; see `d4k.sampling.SamplingStep`.
 
         Returns:
-            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict; `loading` in it, and `options`, are what
-            `from_pretrained` was given.
+            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict, with what `from_pretrained` was given as far
+            as pixels depend on it.
 
         Raises:
             ConfigError: a value does not suit the backbone.
@@ -179,14 +179,14 @@ class Pipeline:
             "negative_prompt": negative_prompt,
         }
         _check_positive(steps=recipe["steps"], batch_size=batch_size)
-        if "cache" in self._loading and batch_size > 1:
+        if "cache" in self._facts and batch_size > 1:
             raise ConfigError("a step cache judges a batch as one picture: with cache, batch_size must be 1")
         settings = {key: value for key, value in recipe.items() if key != "model"}
         drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
         pictures = []
         for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
             picture = to_picture(tensor)
-            made = {**recipe, "options": self._options, "loading": self._loading}
+            made = {**recipe, "options": self._options, **self._facts}
             picture.info["d4k"] = {"prompt": text, "seed": number, **made}
             pictures.append(picture)
         return pictures
@@ -247,7 +247,7 @@ class Pipeline:
             "model": self.model,
             "output_dir": str(output_dir),
             "seed": seed,
-            **{key: self._loading[key] for key in ("revision", "variant", "transformer") if key in self._loading},
+            **{key: self._facts[key] for key in ("revision", "variant", "transformer") if key in self._facts},
             "backbone": self._options,
             "dataset": _component(dataset, dataset_options),
             "loss": _component(loss, loss_options),
@@ -306,10 +306,11 @@ class Pipeline:
             checkpoint.write_card(temporary, self._name, self._options)
 
     def _refuse(self, what: str, *settings: str) -> None:
+        known = self._facts if self._offload is None else {**self._facts, "offload": self._offload}
         for setting in settings:
-            if setting in self._loading:
+            if setting in known:
                 raise ConfigError(
-                    f"cannot {what} a model loaded with {setting}={self._loading[setting]!r}: load it without {setting}"
+                    f"cannot {what} a model loaded with {setting}={known[setting]!r}: load it without {setting}"
                 )
 
 

@@ -23,6 +23,7 @@ from d4k.errors import CheckpointError
 
 __all__ = [
     "SAFE",
+    "WEIGHTS",
     "check_model",
     "check_names",
     "check_part",
@@ -35,6 +36,9 @@ __all__ = [
     "used_variant",
     "weight_files",
 ]
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""What diffusers calls the weights of a part."""
 
 SAFE = (".safetensors", ".sft")
 """Endings of files that hold tensors and nothing that runs."""
@@ -260,7 +264,7 @@ def _present(folder: Path, variant: str | None) -> tuple[Path, ...]:
     if not files:
         variants = _variants(folder)
         hint = f"It has the variants {', '.join(variants)}: name one as the variant" if variants else AGAIN
-        raise CheckpointError(f"{folder} has no weights (such as {'.'.join(NAMES[0])}). {hint}")
+        raise CheckpointError(f"{folder} has no weights (such as {WEIGHTS}). {hint}")
     return files
 
 
@@ -299,13 +303,16 @@ def _check_text_encoder(folder: Path, cls: Any, variant: str | None) -> None:
     _refuse(str(folder), {"missing": missing, "unexpected": unexpected, "of another shape": sorted(unfit)})
 
 
-def check_single_file(file: Path, cls: Any, config: Path) -> None:
+def check_single_file(file: Path, cls: Any, config: Path) -> bool:
     """Check a single file of a denoiser, in diffusers' names or in those of the original release.
 
     Args:
         file: safetensors, or a pickle of tensors.
         cls: diffusers model class that has `from_single_file`.
         config: folder with the `config.json` of the model.
+
+    Returns:
+        Whether its names are those of diffusers.
 
     Raises:
         CheckpointError: the file does not fit.
@@ -315,7 +322,8 @@ def check_single_file(file: Path, cls: Any, config: Path) -> None:
     expected = _shapes(_empty(cls, config).state_dict())
     found = read_shapes(file)
     mapping = SINGLE_FILE_LOADABLE_CLASSES.get(cls.__name__)
-    if mapping is not None and len(found.keys() & expected.keys()) < len(expected) / 2:
+    original = mapping is not None and len(found.keys() & expected.keys()) < len(expected) / 2
+    if original:
         named = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
         try:
             found = _shapes(mapping["checkpoint_mapping_fn"](checkpoint=named, config=_config(config)))
@@ -325,6 +333,7 @@ def check_single_file(file: Path, cls: Any, config: Path) -> None:
                 f"(the conversion stopped at {error}). It begins with: {_few(sorted(found))}"
             ) from error
     check_names(str(file), found, expected)
+    return not original
 
 
 def part_bytes(folder: Path, bytes_each: int, variant: str | None = None) -> dict[str, int]:

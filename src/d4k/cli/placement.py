@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from d4k.config import with_settings
-
 if TYPE_CHECKING:
     from d4k.pipeline import Pipeline
 
@@ -23,9 +21,6 @@ OPTIONS = {
     "revision": click.option("--revision", help="Of a Hub id: branch, tag or commit."),
     "variant": click.option("--variant", help="Of the weight files, such as fp16."),
     "transformer": click.option("--transformer", metavar="FILE", help="Another denoiser: file, folder or Hub id."),
-    "option": click.option(
-        "--option", "backbone", metavar="KEY=VALUE", multiple=True, help="Of the backbone, such as downscale=16."
-    ),
     "offload": click.option("--offload", metavar="HOW", help="Rest weights elsewhere: model, group or disk."),
     "quantize": click.option("--quantize", metavar="HOW", help="Denoiser in fewer bits: int8, float8 or nf4."),
     "attention": click.option("--attention", metavar="NAME", help="Attention back-end, such as native or flash."),
@@ -49,12 +44,17 @@ def placement_options(*names: str) -> Callable[[Command], Command]:
     return add
 
 
-def load_model(model: str, options: dict[str, Any]) -> Pipeline:
-    """Load a model as the options of `placement_options` say; these are taken out of `options`."""
+def load_model(model: str, settings: dict[str, Any], **backbone: Any) -> Pipeline:
+    """Load a model as the options of `placement_options` say, which are taken out of `settings`.
+
+    Args:
+        model: as the user names it.
+        settings: of the command.
+        backbone: options of the model's backbone.
+    """
     from d4k.pipeline import Pipeline
 
-    loading = {name: options.pop("backbone" if name == "option" else name) for name in OPTIONS}
-    backbone = with_settings({}, list(loading.pop("option")))
+    loading = {name: settings.pop(name) for name in OPTIONS}
     if loading.pop("low_memory"):
         loading |= _pick(model, loading)
     return Pipeline.from_pretrained(model, **loading, **backbone)
