@@ -44,8 +44,10 @@ QUANTIZERS = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
 CACHES = {"first-block": 0.05}
 """Step caches, and how much the first block's output may change before the other blocks run again."""
 
-DENOISER, AUTOENCODER = "transformer", "vae"
-"""What diffusers' pipelines call these parts."""
+DENOISER = "transformer"
+"""What diffusers' pipelines call the part that is quantised."""
+
+AUTOENCODER = "vae"
 
 
 def check_placement(placement: Placement) -> None:
