@@ -20,6 +20,7 @@ from d4k.errors import CheckpointError
 __all__ = ["OFFLINE", "fetch_denoiser", "fetch_file", "fetch_model"]
 
 OFFLINE = "Offline? Download it where there is a network (hf download), and give the folder's path instead."
+DENOISER = ["transformer/*", "config.json", "diffusion_pytorch_model*"]
 AGAIN = "Try again: what was downloaded already is kept."
 
 
@@ -79,7 +80,7 @@ def fetch_denoiser(name: str) -> Path:
             if file:
                 path = Path(hf_hub_download(f"{owner}/{repo}", file))
             else:
-                path = Path(snapshot_download(name, allow_patterns=["transformer/*", "config.json", "*.safetensors*"]))
+                path = Path(snapshot_download(name, allow_patterns=DENOISER))
     if path.is_file() or (path / "config.json").is_file():
         return path
     if (path / "transformer" / "config.json").is_file():
@@ -104,10 +105,12 @@ def _errors(repo: str, what: str, revision: str | None, *, optional: bool = Fals
     except EntryNotFoundError as error:
         if optional:
             raise
-        raise CheckpointError(f"{what} of '{repo}' is neither in the cache nor to be had. {OFFLINE}") from error
+        raise CheckpointError(
+            f"cannot find {what} of '{repo}', neither on the Hub nor in the cache. {OFFLINE}"
+        ) from error
     except OfflineModeIsEnabled as error:
         raise CheckpointError(
-            f"{what} of '{repo}' is not in the cache, and HF_HUB_OFFLINE is set. {OFFLINE}"
+            f"cannot find {what} of '{repo}' in the cache, and HF_HUB_OFFLINE is set. {OFFLINE}"
         ) from error
     except Exception as error:
         # the client raises what its HTTP library raises, and diffusers wraps some of it
