@@ -78,7 +78,7 @@ class TestGenerate:
         recipe = read_recipe(Path("a.png"))
         assert recipe == {
             "prompt": "a cat", "seed": 0, "model": "fake-model", "width": 16, "height": 12, "steps": 2,
-            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {},
+            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {}, "dtype": "float32",
         }  # fmt: skip
         d4k("generate", recipe["prompt"], *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "b.png")
         assert np.array_equal(pixels("a.png"), pixels("b.png"))
