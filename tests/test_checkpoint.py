@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from d4k import Placement, checkpoint
+from d4k import Placement, checkpoint, hub
 from d4k.checkpoint import CARD, Source, find_model, latest_state, load_pipeline, load_state, save_state, write_card
 from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
 
@@ -134,21 +134,24 @@ class TestFindModel:
         """Only `d4k.json`, if there is one, and `model_index.json` are fetched."""
         folder, asked = model_folder(tmp_path / "hub"), []
 
-        def download(model: str, name: str) -> str:
+        def download(model: str, name: str, revision: str | None) -> str:
             asked.append((model, name))
             if name == CARD:
                 raise EntryNotFoundError("none")
             return str(folder / name)
 
-        monkeypatch.setattr(checkpoint, "hf_hub_download", download)
+        monkeypatch.setattr(hub, "hf_hub_download", download)
         assert find_model("owner/name") == Source("fake", "owner/name", {})
         assert asked == [("owner/name", CARD), ("owner/name", "model_index.json")]
 
     @pytest.mark.parametrize(
         ("error", "message"),
         [
-            (OSError("no route\nto host"), r"cannot get d4k\.json of 'owner/name' from the Hub: no route\. Offline\?"),
-            (HFValidationError("bad id."), r"from the Hub: bad id\. Offline\?"),
+            (
+                OSError("no route\nto host"),
+                r"cannot get d4k\.json of 'owner/name' from the Hub: no route\. Try again: .* Offline\?",
+            ),
+            (HFValidationError("bad id."), r"from the Hub: bad id\. Try again: .* Offline\?"),
             (
                 EntryNotFoundError("none"),
                 r"owner/name has no model_index\.json, or the Hub cannot be reached\. Offline\?",
@@ -160,10 +163,10 @@ class TestFindModel:
     ) -> None:
         """With what to do when offline."""
 
-        def download(model: str, name: str) -> str:
+        def download(model: str, name: str, revision: str | None) -> str:
             raise error
 
-        monkeypatch.setattr(checkpoint, "hf_hub_download", download)
+        monkeypatch.setattr(hub, "hf_hub_download", download)
         with pytest.raises(CheckpointError, match=message):
             find_model("owner/name")
 
@@ -190,7 +193,7 @@ class TestLoadPipeline:
         else:
             (folder / "model_index.json").write_text("{")
         with pytest.raises(
-            CheckpointError, match=r"cannot load '.*copy' as DDPMPipeline: .*cut short\? Download it"
+            CheckpointError, match=r"cannot load '.*copy' as DDPMPipeline: .* Download it again"
         ) as caught:
             load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
         assert "\n" not in str(caught.value)

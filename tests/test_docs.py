@@ -41,6 +41,7 @@ PUBLIC_MODULES = [
     "flow",
     "generation",
     "images",
+    "memory",
     "sampling",
     "testing",
     "training",

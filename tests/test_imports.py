@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "tqdm"}
 LIGHT = ["errors", "files", "protocols", "config", "hookspecs", "registry", "plugins", "cli"]
 PUBLIC_MODULES = [
-    "autoencoder", "checkpoint", "config", "evaluation", "flow", "generation", "hookspecs", "images", "sampling",
-    "testing", "training",
+    "autoencoder", "checkpoint", "config", "evaluation", "flow", "generation", "hookspecs", "images", "memory",
+    "sampling", "testing", "training",
 ]  # fmt: skip
 PLUGINS = sorted((ROOT / "plugins").iterdir())
 TUTORIAL = ROOT / "docs" / "tutorial" / "d4k-sana"

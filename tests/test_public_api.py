@@ -40,6 +40,8 @@ MODULES = {
     "hookspecs": "API_VERSION Register RegisterCheckpoint hookimpl",
     "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe save_picture to_float to_picture "
     "to_tensor to_uint8",
+    "memory": "CACHES DENOISER OFFLOADS QUANTIZERS check_placement computing_device computing_dtype offload_part place "
+    "quantization resident speed_up step_cache",
     "sampling": "SamplingStep check_size draw_noise sample sample_latents",
     "testing": "check_backbone check_dataset check_loss check_metric",
     "training": "Batch Feed Run read_losses train trained_with",
@@ -48,7 +50,10 @@ MODULES = {
 SIGNATURES = {
     "create": "(kind: Kind, name: str, **options: Any) -> Any",
     "Pipeline.from_pretrained": "(model: str | Path, *, device: str | None = None, dtype: str = float32, "
-    "adapters: Sequence[str | Path] | Mapping[str | Path, float] = (), **options: Any) -> Pipeline",
+    "adapters: Sequence[str | Path] | Mapping[str | Path, float] = (), "
+    "revision: str | None = None, variant: str | None = None, transformer: str | Path | None = None, "
+    "offload: str | None = None, quantize: str | None = None, attention: str | None = None, compile: bool = False, "
+    "cache: str | None = None, memory_gb: float | None = None, **options: Any) -> Pipeline",
     "Pipeline.generate": "(self, prompt: str | Sequence[str], *, width: int | None = None, height: int | None = None, "
     "steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
     "seed: int | Sequence[int] = 0, negative_prompt: str = , "
@@ -114,9 +119,10 @@ HOOKS = [
 
 OPTIONS = {
     "demo": "--output=demo --steps",
-    "train": "recipe --set --resume --device",
+    "train": "recipe --set --resume --device --memory-gb",
     "generate": "prompts --prompts --prompt-option --recipe --model=tiny-sd3 --adapter --width --height --downscale "
-    "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --dtype=float32 --device",
+    "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --device --dtype=float32 "
+    "--revision --variant --transformer --offload --quantize --attention --compile --cache --memory-gb --low-memory",
     "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
     "lora": "",
     "lora merge": "model adapters --output --dtype=float32",
@@ -130,6 +136,9 @@ SETTINGS = {
     "output_dir": "o",
     "loss": {"name": "wavelet", "options": {}},
     "seed": 0,
+    "revision": None,
+    "variant": None,
+    "transformer": None,
     "backbone": {},
     "data": {"width": None, "height": None, "crop": "center", "flip": False},
     "flow": {

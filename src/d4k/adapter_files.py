@@ -15,14 +15,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from attrs import evolve, frozen
-from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d4k.checkpoint import OFFLINE, read_card
+from d4k.checkpoint import read_card
 from d4k.errors import CheckpointError, ConfigError, OutputError, UnknownNameError
 from d4k.files import atomic_file
+from d4k.hub import OFFLINE, fetch_file
 
 __all__ = ["WEIGHTS", "Adapter", "Layout", "find_adapter", "read_adapter", "write_adapter"]
 
@@ -81,11 +81,11 @@ def find_adapter(source: str | Path) -> Path:
     """
     path = Path(source)
     if path.is_dir():
-        found = [file for file in (path / WEIGHTS, path / "adapter" / WEIGHTS) if file.is_file()]
-        if not found:
+        inside = [file for file in (path / WEIGHTS, path / "adapter" / WEIGHTS) if file.is_file()]
+        if not inside:
             held = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
             raise CheckpointError(f"{path} holds no {WEIGHTS}, only {held}; name the safetensors file itself")
-        return found[0]
+        return inside[0]
     if path.is_file():
         if path.suffix != ".safetensors":
             raise CheckpointError(
@@ -100,11 +100,10 @@ def find_adapter(source: str | Path) -> Path:
             f"there is no adapter {source}; "
             "give a .safetensors file, the folder of a run, or a Hub id such as owner/name"
         )
-    try:
-        return Path(hf_hub_download(f"{owner}/{name}", file or WEIGHTS))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise CheckpointError(f"there is no adapter {source} here, nor can it be had: {reason}. {OFFLINE}") from error
+    found = fetch_file(f"{owner}/{name}", file or WEIGHTS)
+    if found is None:
+        raise CheckpointError(f"there is no adapter {source} here, nor {file or WEIGHTS} on the Hub. {OFFLINE}")
+    return found
 
 
 def read_adapter(source: str | Path) -> Adapter:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from attrs import evolve, field, frozen
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from d4k.errors import CheckpointError, UnknownNameError
+from d4k import hub, memory, weights
+from d4k.config import read_toml
+from d4k.errors import CheckpointError, ConfigError, D4KError, UnknownNameError
 from d4k.files import atomic_folder, write_json
 from d4k.plugins import registry
 from d4k.protocols import Placement
+from d4k.registry import Entry
 
 __all__ = [
     "CARD",
@@ -37,7 +40,7 @@ CARD = "d4k.json"
 """Beside a model's `model_index.json`: the backbone's name, its options, and what the model was trained with."""
 
 FORMAT = 1
-OFFLINE = "Offline? Download it elsewhere, and give the folder's path instead."
+TRAINABLE = "trainable.safetensors"
 
 
 @frozen
@@ -47,9 +50,12 @@ class Source:
     Args:
         backbone: registered name.
         location: local folder or Hub id.
-        options: of the backbone, from the model's `d4k.json`.
+        options: of the backbone, from the model's `d4k.json`, or as the model was registered.
         adapters: folders of low-rank adapters that belong to it.
-        training: what the model was trained with, from there too; see `d4k.training.trained_with`.
+        training: what the model was trained with, from its `d4k.json`; see `d4k.training.trained_with`.
+        revision: of a Hub id.
+        variant: of the weight files.
+        transformer: file, folder or Hub id of a denoiser that replaces the model's own.
     """
 
     backbone: str
@@ -57,41 +63,75 @@ class Source:
     options: Mapping[str, Any]
     adapters: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(factory=dict)
+    revision: str | None = None
+    variant: str | None = None
+    transformer: str | None = None
 
 
-def find_model(model: str) -> Source:
-    """Find a model by registered name, local folder (also of a finished run) or Hub id.
+def find_model(
+    model: str, *, revision: str | None = None, variant: str | None = None, transformer: str | None = None
+) -> Source:
+    """Find a model by registered name, local folder (also of a run, or of a checkpoint in it) or Hub id.
+
+    Args:
+        model: as the user names it.
+        revision: of a Hub id.
+        variant: of the weight files.
+        transformer: registered name, file, folder (also of a checkpoint in a run) or Hub id of another denoiser.
 
     Raises:
         UnknownNameError: it is none of these.
         CheckpointError: its `model_index.json` is missing, unreadable or of a pipeline that no plugin loads.
+        ConfigError: a revision was given for what is not on the Hub.
     """
+    source = _find(model, revision, variant)
+    if transformer is None:
+        return source
+    entry = _registered(transformer)
+    location = transformer if entry is None else entry.target
+    state = _state(Path(location))
+    chosen = location if state is None else str(state / TRAINABLE)
+    told = {} if entry is None else entry.options
+    card = read_card(location) if Path(location).is_dir() else {}
+    return evolve(source, transformer=chosen, options={**source.options, **told, **card.get("options", {})})
+
+
+def _find(model: str, revision: str | None, variant: str | None) -> Source:
+    entry = _registered(model)
+    location = model if entry is None else entry.target
+    folder = Path(location)
+    if revision is not None and folder.is_dir():
+        raise ConfigError(f"revision '{revision}' is of a Hub id, and {location} is a folder: leave it out")
+    inner = (folder / "model" / "model_index.json", folder / "adapter" / CARD)
+    finished = next((file.parent for file in inner if file.is_file()), None)
+    if finished is not None:
+        location = str(finished)
+    elif (state := _state(folder)) is not None:
+        return _from_state(state)
+    elif entry is None and not folder.is_dir():
+        _check_hub_id(model)
+    card = read_card(location, revision)
+    if "base" in card:
+        return _with_adapter(location, card, variant)
+    name = entry.backbone if entry is not None else card.get("backbone") or _detect(location, revision)
+    told = {} if entry is None else entry.options
+    options, trained = {**told, **card.get("options", {})}, card.get("training", {})
+    return Source(str(name), location, options, training=trained, revision=revision, variant=variant)
+
+
+def _registered(model: str) -> Entry | None:
+    """The registered checkpoint of that name, or the one that is this Hub id."""
     names = registry()
     if ("checkpoint", model) in names.entries:
-        entry = names.get("checkpoint", model)
-        card = read_card(entry.target)
-        return Source(entry.backbone, entry.target, card.get("options", {}), training=card.get("training", {}))
-    folder = Path(model)
-    if folder.is_dir():
-        inner = [folder / "model" / "model_index.json", folder / "adapter" / CARD]
-        model = next((str(file.parent) for file in inner if file.is_file()), model)
-    elif "/" not in model or model.startswith((".", "/", "~")) or model.count("/") > 1:
-        hint = "Or give a folder in the diffusers layout, or a Hub id such as owner/name."
-        try:
-            names.get("checkpoint", model)  # raises the reason if the plugin of that name did not load
-        except UnknownNameError:
-            raise UnknownNameError("model", model, names.names("checkpoint"), hint) from None
-    card = read_card(model)
-    if "base" in card:
-        return _with_adapter(model, card)
-    name = card.get("backbone") or _detect(model)
-    return Source(str(name), model, card.get("options", {}), training=card.get("training", {}))
+        return names.get("checkpoint", model)
+    entries = (names.get("checkpoint", name) for name in names.names("checkpoint"))
+    return next((entry for entry in entries if entry.target == model), None)
 
 
-def _with_adapter(folder: str, card: Mapping[str, Any]) -> Source:
+def _with_adapter(folder: str, card: Mapping[str, Any], variant: str | None) -> Source:
     """The model that an adapter was trained on, with the adapter."""
     try:
-        base = find_model(card["base"])
+        base = find_model(card["base"], variant=variant)
     except (CheckpointError, UnknownNameError) as error:
         raise CheckpointError(
             f"the adapter in {folder} was trained on '{card['base']}', which cannot be had: {error} "
@@ -99,16 +139,50 @@ def _with_adapter(folder: str, card: Mapping[str, Any]) -> Source:
         ) from error
     options = {**base.options, **card.get("options", {})}
     training = card.get("training", base.training)
-    return Source(base.backbone, base.location, options, (*base.adapters, folder), training)
+    return evolve(base, options=options, adapters=(*base.adapters, folder), training=training)
 
 
-def _detect(model: str) -> str:
-    index = _fetch_json(model, "model_index.json")
+def _check_hub_id(model: str) -> None:
+    if "/" in model and not model.startswith((".", "/", "~")) and model.count("/") == 1:
+        return
+    names = registry()
+    hint = "Or give a folder in the diffusers layout, or a Hub id such as owner/name."
+    try:
+        names.get("checkpoint", model)  # raises the reason if the plugin of that name did not load
+    except UnknownNameError:
+        raise UnknownNameError("model", model, names.names("checkpoint"), hint) from None
+
+
+def _state(folder: Path) -> Path | None:
+    """The checkpoint that a folder is, or the newest of the run that it is."""
+    return folder if (folder / TRAINABLE).is_file() else latest_state(folder / "checkpoints")
+
+
+def _from_state(state: Path) -> Source:
+    """The model a run began with, as its configuration says, with what the run had learnt by then."""
+    record = state.parent.parent / "config.toml"
+    if not record.is_file():
+        raise CheckpointError(
+            f"{state} holds a denoiser alone, and {record}, which names its model, is not there: "
+            f"give the model, and {state / TRAINABLE} as its transformer"
+        )
+    config = read_toml(record)
+    if "adapter" in config:
+        raise CheckpointError(f"{state} holds an adapter whose run has not ended: finish it with d4k train --resume")
+    base = find_model(
+        **{name: config[name] for name in ("model", "revision", "variant", "transformer") if name in config}
+    )
+    return evolve(base, options={**base.options, **config.get("backbone", {})}, transformer=str(state / TRAINABLE))
+
+
+def _detect(model: str, revision: str | None) -> str:
+    index = _fetch_json(model, "model_index.json", revision)
     if index is None:
+        if (Path(model) / "config.json").is_file():
+            raise CheckpointError(f"{model} holds one part of a model: give the model, and this as its transformer")
         if Path(model).is_dir():
             raise CheckpointError(f"{model} has no model_index.json; d4k reads models in the diffusers layout")
-        # offline, huggingface_hub reports a file that is not in its cache as one that does not exist
-        raise CheckpointError(f"{model} has no model_index.json, or the Hub cannot be reached. {OFFLINE}")
+        raise CheckpointError(f"{model} has no model_index.json, or the Hub cannot be reached. {hub.OFFLINE}")
     pipeline = index.get("_class_name")
     names = registry()
     readers = {
@@ -124,13 +198,13 @@ def _detect(model: str) -> str:
     raise CheckpointError(f"{model} is a {pipeline}, which no installed plugin loads. Known: {known}. Try: d4k plugins")
 
 
-def read_card(model: str) -> dict[str, Any]:
+def read_card(model: str, revision: str | None = None) -> dict[str, Any]:
     """What `write_card` wrote into a folder or Hub repository; empty where there is none.
 
     Raises:
         CheckpointError: it is unreadable, or of a newer format.
     """
-    card = _fetch_json(model, CARD) or {}
+    card = _fetch_json(model, CARD, revision) or {}
     if card.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
     for key in ("options", "training"):
@@ -139,21 +213,11 @@ def read_card(model: str) -> dict[str, Any]:
     return card
 
 
-def _fetch_json(model: str, name: str) -> dict[str, Any] | None:
+def _fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
     folder = Path(model)
-    if folder.is_dir():
-        path = folder / name
-        if not path.is_file():
-            return None
-    else:
-        try:
-            path = Path(hf_hub_download(model, name))
-        except EntryNotFoundError:
-            return None
-        except (OSError, HFValidationError, ValueError) as error:
-            raise CheckpointError(
-                f"cannot get {name} of '{model}' from the Hub: {_first_line(error)} {OFFLINE}"
-            ) from error
+    path = folder / name if folder.is_dir() else hub.fetch_file(model, name, revision)
+    if path is None or not path.is_file():
+        return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -172,19 +236,76 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
         placement: how the weights are read, and where they are held.
 
     Raises:
-        CheckpointError: a part is missing or corrupt; the message names it.
+        CheckpointError: a part is missing or corrupt, or does not fit its configuration; the message names it.
+        ConfigError: the placement cannot be had on this machine.
     """
+    memory.check_placement(placement)
     try:
         with _quiet():
-            pipeline = pipeline_class.from_pretrained(source, dtype=placement.dtype, use_safetensors=True)
-            return pipeline.to(placement.device)
+            return memory.place(_read_pipeline(pipeline_class, source, placement), placement)
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load '{source}' as {pipeline_class.__name__}: {error}") from error
+    except D4KError:
+        raise
     except Exception as error:
         # diffusers, transformers and safetensors raise a dozen unrelated types for a damaged checkpoint
-        advice = "Is a file missing or cut short? Download it again." if Path(source).is_dir() else OFFLINE
+        advice = "Is a file missing or cut short? Download it again." if Path(source).is_dir() else hub.OFFLINE
         raise CheckpointError(
             f"cannot load '{source}' as {pipeline_class.__name__}: "
             f"{type(error).__name__}: {_first_line(error)} {advice}"
         ) from error
+
+
+def _read_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any:
+    denoiser = memory.DENOISER
+    replaced = denoiser if placement.transformer else ""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = hub.fetch_model(source, placement.revision, placement.variant, without=replaced)
+    weights.check_model(folder, placement.variant, skip=(replaced,))
+    known = weights.model_parts(folder)
+    parts = {}
+    if placement.transformer:
+        parts[denoiser] = _read_denoiser(known[denoiser][1], folder / denoiser, placement)
+    elif placement.quantize:
+        parts[denoiser] = _read_part(known[denoiser][1], folder / denoiser, placement, memory.quantization(placement))
+    if placement.offload == "disk":  # part by part, so that memory holds the largest, not all
+        for name, (_, cls) in known.items():
+            parts[name] = parts.get(name) or _read_part(cls, folder / name, placement)
+            memory.offload_part(parts[name], name, placement)
+    return pipeline_class.from_pretrained(folder, dtype=placement.dtype, variant=placement.variant, **parts)
+
+
+def _read_part(cls: Any, folder: Path, placement: Placement, quantization: Any = None) -> Any:
+    variant = weights.used_variant(folder, placement.variant)
+    settings = {} if quantization is None else {"quantization_config": quantization}
+    return cls.from_pretrained(folder, dtype=placement.dtype, variant=variant, **settings)
+
+
+def _read_denoiser(cls: Any, config: Path, placement: Placement) -> Any:
+    """The denoiser that replaces the model's own: a file with the model's configuration, or a folder with its own."""
+    path = hub.fetch_denoiser(str(placement.transformer))
+    quantization = memory.quantization(placement)
+    if path.is_dir():
+        weights.check_part(path, cls, placement.variant)
+        return _read_part(cls, path, placement, quantization)
+    as_it_is = weights.check_single_file(path, cls, config) and path.suffix in weights.SAFE
+    if quantization is None:
+        return _read_single_file(cls, path, config, placement)
+    # diffusers quantises what from_pretrained reads, and not what from_single_file does
+    with tempfile.TemporaryDirectory(prefix="d4k-transformer-") as name:
+        folder = Path(name)
+        if as_it_is:
+            shutil.copyfile(config / "config.json", folder / "config.json")
+            (folder / weights.WEIGHTS).symlink_to(path.resolve())
+        else:
+            _read_single_file(cls, path, config, placement).save_pretrained(folder)
+        return _read_part(cls, folder, evolve(placement, variant=None), quantization)
+
+
+def _read_single_file(cls: Any, path: Path, config: Path, placement: Placement) -> Any:
+    content = str(path) if path.suffix in weights.SAFE else weights.read_pickle(path)
+    return cls.from_single_file(content, config=str(config), dtype=placement.dtype, local_files_only=True)
 
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:

@@ -265,6 +265,9 @@ class RunConfig:
         output_dir: folder of the run; must not exist, or be empty, unless the run is resumed.
         loss: what to minimise.
         seed: of crops, noise and noise levels.
+        revision: of a Hub id: branch, tag or commit.
+        variant: of the model's weight files, such as `fp16`.
+        transformer: a file, a folder or a Hub id whose denoiser replaces that of the model.
         backbone: options of the model's backbone.
         data: how pictures are cut.
         flow: which noise levels are trained.
@@ -279,6 +282,9 @@ class RunConfig:
     output_dir: str = field(validator=text())
     loss: Component = Component("wavelet")
     seed: int = field(default=0, validator=whole(0))
+    revision: str | None = field(default=None, validator=optional(text()))
+    variant: str | None = field(default=None, validator=optional(text()))
+    transformer: str | None = field(default=None, validator=optional(text()))
     backbone: Mapping[str, Any] = field(factory=dict, validator=table())
     data: DataSettings = DataSettings()
     flow: FlowSettings = FlowSettings()

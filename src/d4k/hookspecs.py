@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import pluggy
 
@@ -39,8 +40,10 @@ class Register(Protocol):
 class RegisterCheckpoint(Protocol):
     """`register("tiny-sd3", backbone="sd3", source="/a/folder/or/hub-id", summary="one line")`."""
 
-    def __call__(self, name: str, *, backbone: str, source: str, summary: str) -> None:
-        """Claim `name` for a model: a registered backbone and where its weights are."""
+    def __call__(
+        self, name: str, *, backbone: str, source: str, summary: str, options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Claim `name` for a model: a registered backbone, where its weights are, and its options of the backbone."""
 
 
 @hookspec

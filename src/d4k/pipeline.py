@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import get_cpu_distributed_information
 from PIL.Image import Image
 
-from d4k import checkpoint, generation, sampling, training
+from d4k import checkpoint, generation, memory, sampling, training
 from d4k.adapter_files import Adapter, read_adapter
 from d4k.adapters import (
     TRAINED,
@@ -78,12 +78,13 @@ class Pipeline:
         options: Mapping[str, Any],
         training: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
+        offload: str | None = None,
     ) -> None:
         self.backbone, self.model, self._name, self._options = backbone, model, name, dict(options)
         self.adapters: dict[str, Applied] = {}
         self.merged: tuple[Applied, ...] = ()
         self._training, self._facts = dict(training or {}), dict(facts or {})
-        self._weights, self._warned = model, False
+        self._weights, self._warned, self._offload = model, False, offload
 
     @classmethod
     def from_pretrained(
@@ -93,37 +94,86 @@ class Pipeline:
         device: str | None = None,
         dtype: str = "float32",
         adapters: Sequence[str | Path] | Mapping[str | Path, float] = (),
+        revision: str | None = None,
+        variant: str | None = None,
+        transformer: str | Path | None = None,
+        offload: str | None = None,
+        quantize: str | None = None,
+        attention: str | None = None,
+        compile: bool = False,  # noqa: A002
+        cache: str | None = None,
+        memory_gb: float | None = None,
         **options: Any,
     ) -> Pipeline:
-        """Load a model.
+        """Load a model. What holds less in memory, or computes faster, is described in `docs/memory.md`.
 
         Args:
             model: a registered checkpoint (`d4k plugins` lists them), a local folder in the diffusers layout, the
-                folder of a finished run, or a Hub id. The backbone is detected from `model_index.json`.
+                folder of a run or of a checkpoint in it, or a Hub id. The backbone is detected from
+                `model_index.json`.
             device: such as "cuda", "cuda:1", "mps" or "cpu"; None takes the first of CUDA, MPS and CPU there is.
             dtype: of the weights: "float32", "bfloat16" or "float16".
             adapters: low-rank adapters to switch on, see `load_adapter`; with their weights where they are not 1.
+            revision: of a Hub id: branch, tag or commit.
+            variant: of the weight files, such as "fp16".
+            transformer: another denoiser for the model: a single file in the names of diffusers or of the original
+                release, a folder, a checkpoint of a run, or a Hub id.
+            offload: where weights rest until they are computed with: "model" (whole parts in CPU memory), "group"
+                (layer by layer in CPU memory) or "disk" (layer by layer in temporary files).
+            quantize: hold the denoiser's weights as "int8", "float8" (torchao) or "nf4" (bitsandbytes).
+            attention: a diffusers attention back-end, such as "native", "flash" or "sage".
+            compile: compile the denoiser's repeated blocks with `torch.compile`.
+            cache: "first-block", or with a threshold "first-block:0.1": skip what hardly changes between steps.
+            memory_gb: what the autoencoder may use beside its weights; None measures what is free.
             options: of the backbone.
 
         Raises:
-            UnknownNameError: there is no such model or dtype.
-            CheckpointError: the model or an adapter cannot be read, or they do not fit.
-            ConfigError: the backbone has no such option, or there is no such device.
+            UnknownNameError: there is no such model, dtype, offload, quantisation, back-end or cache.
+            CheckpointError: the model or an adapter cannot be read, or does not fit.
+            ConfigError: the backbone has no such option, or this machine cannot do what is asked.
         """
-        source = checkpoint.find_model(str(model))
+        replaced = None if transformer is None else str(transformer)
+        source = checkpoint.find_model(str(model), revision=revision, variant=variant, transformer=replaced)
         if dtype not in DTYPES:
             raise UnknownNameError("dtype", dtype, DTYPES)
         merged = {**source.options, **options}
         wanted = [(read_adapter(name), weight) for name, weight in weighted_adapters(source.adapters, adapters).items()]
         backbone = create("backbone", source.backbone, source=source.location, **merged)
-        placement = Placement(device=choose_device(device), dtype=DTYPES[dtype])
+        placement = Placement(
+            choose_device(device),
+            DTYPES[dtype],
+            source.revision,
+            source.variant,
+            source.transformer,
+            offload,
+            quantize,
+            memory_gb,
+        )
+        memory.check_placement(placement)
         backbone.load(placement)
-        facts = {"dtype": dtype, "device": placement.device.type}
+        facts = {
+            "dtype": dtype,
+            "device": placement.device.type,
+            "revision": revision,
+            "variant": variant,
+            "transformer": replaced,
+            "quantize": quantize,
+            "attention": attention,
+            "compile": compile or None,
+            "cache": cache,
+        }
         pipe = cls(
-            backbone, model=str(model), name=source.backbone, options=merged, training=source.training, facts=facts
+            backbone,
+            model=str(model),
+            name=source.backbone,
+            options=merged,
+            training=source.training,
+            facts={key: value for key, value in facts.items() if value is not None},
+            offload=offload,
         )
         for adapter, weight in wanted:
             pipe._apply(adapter, weight)
+        memory.speed_up(backbone.trainable, attention=attention, compiled=compile, cache=cache)
         return pipe
 
     def load_adapter(self, source: str | Path, weight: float = 1.0, name: str | None = None) -> str:
@@ -211,13 +261,16 @@ class Pipeline:
             on_step: called after every step; see `d4k.sampling.SamplingStep`.
 
         Returns:
-            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict.
+            RGB pictures; `picture.info["d4k"]` holds the recipe as a dict, with what `from_pretrained` was given as far
+            as pixels depend on it.
 
         Raises:
             ConfigError: a value does not suit the backbone.
         """
         prompts, seeds = _pairs(prompt, seed)
         _check_positive(batch_size=batch_size)
+        if "cache" in self._facts and batch_size > 1:
+            raise ConfigError("a step cache judges a batch as one picture: with cache, batch_size must be 1")
         settings = self._settings(width, height, steps, guidance, shift) | {"negative_prompt": negative_prompt}
         self._warn_of_deviation(settings)
         drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
@@ -353,6 +406,7 @@ class Pipeline:
             "model": self.model,
             "output_dir": str(output_dir),
             "seed": seed,
+            **{key: self._facts[key] for key in ("revision", "variant", "transformer") if key in self._facts},
             "backbone": self._options,
             "dataset": _component(dataset, dataset_options),
             "loss": _component(loss, loss_options),
@@ -370,6 +424,7 @@ class Pipeline:
         on_step: Callable[[int, float], None] | None = None,
     ) -> training.Run:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
+        self._refuse("fine-tune", "offload", "quantize", "cache")
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
         facts = training.trained_with(self.backbone, config.flow)
@@ -415,12 +470,21 @@ class Pipeline:
                 f"the model has adapters ({', '.join(present)}), which are files of their own; "
                 "call merge_adapters() to save it with them"
             )
+        self._refuse("save", "offload", "quantize")
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target} exists and is not empty; name another folder")
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
             checkpoint.write_card(temporary, self._name, self._options, training=self._training)
+
+    def _refuse(self, what: str, *settings: str) -> None:
+        known = self._facts if self._offload is None else {**self._facts, "offload": self._offload}
+        for setting in settings:
+            if setting in known:
+                raise ConfigError(
+                    f"cannot {what} a model loaded with {setting}={known[setting]!r}: load it without {setting}"
+                )
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -441,14 +505,25 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
-def train_from_config(config: RunConfig, *, device: str | None = None, resume: bool = False) -> training.Run:
+def train_from_config(
+    config: RunConfig, *, device: str | None = None, memory_gb: float | None = None, resume: bool = False
+) -> training.Run:
     """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read."""
     if not resume:
         refuse_used(Path(config.output_dir))
     dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
     frozen = config.adapter is not None  # weights that are not trained need no more digits than are computed with
     dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(config.training.precision, "float32") if frozen else "float32"
-    pipe = Pipeline.from_pretrained(config.model, device=device, dtype=dtype, **config.backbone)
+    pipe = Pipeline.from_pretrained(
+        config.model,
+        device=device,
+        dtype=dtype,
+        revision=config.revision,
+        variant=config.variant,
+        transformer=config.transformer,
+        memory_gb=memory_gb,
+        **config.backbone,
+    )
     return pipe.run(config, dataset=dataset, loss=loss, resume=resume)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -108,8 +108,10 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
     for hook, kind in HOOKS.items():
         getattr(manager.hook, hook)(register=_register(into, kind, name, version))
 
-    def register_checkpoint(short: str, *, backbone: str, source: str, summary: str) -> None:
-        into.add(Entry("checkpoint", short, source, summary, name, version, backbone))
+    def register_checkpoint(
+        short: str, *, backbone: str, source: str, summary: str, options: Mapping[str, Any] | None = None
+    ) -> None:
+        into.add(Entry("checkpoint", short, source, summary, name, version, backbone, options=options or {}))
 
     manager.hook.register_checkpoints(register=register_checkpoint)
 

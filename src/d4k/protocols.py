@@ -179,8 +179,8 @@ class Placement:
         dtype: torch dtype of the weights.
         revision: of a Hub id: branch, tag or commit.
         variant: of the weight files, such as "fp16".
-        transformer: a single safetensors file, or a folder, whose denoiser replaces that of the model.
-        offload: "model" or "group": keep weights in CPU memory and move them to the device when they are needed.
+        transformer: a single file, a folder or a Hub id, whose denoiser replaces that of the model.
+        offload: "model" or "group" rests weights in CPU memory, "disk" in files, until they are computed with.
         quantize: such as "int8" or "nf4": hold the denoiser's weights in fewer bits.
         memory_gb: what the autoencoder may use beside its weights; None measures what is free.
     """

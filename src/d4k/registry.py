@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Literal, get_args
 
@@ -31,6 +32,7 @@ class Entry:
         backbone: for a checkpoint, the name of its backbone.
         pipelines: for a backbone, the diffusers pipelines it loads.
         presets: for a backbone, what it samples with, by size.
+        options: for a checkpoint, options of its backbone.
     """
 
     kind: Kind
@@ -42,6 +44,7 @@ class Entry:
     backbone: str = ""
     pipelines: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
+    options: Mapping[str, Any] = field(factory=dict)
 
     def load(self) -> Any:
         """Import the target.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from d4k.errors import ConfigError
 from d4k.images import to_uint8
+from d4k.memory import computing_device, computing_dtype, step_cache
 from d4k.protocols import Backbone, LatentSpec
 
 __all__ = ["SamplingStep", "check_size", "draw_noise", "sample", "sample_latents"]
@@ -114,20 +115,21 @@ def sample_latents(
     Returns:
         (B, C, h, w) clean latents on the backbone's device, float32: no step is lost in rounding.
     """
-    parameter = next(backbone.trainable.parameters())
+    module = backbone.trainable
     conditioning = backbone.encode_text(prompts, negative_prompt)
     downscale = backbone.latent.downscale
     scheduler = backbone.scheduler(steps, noise.shape[-2] * downscale, noise.shape[-1] * downscale, shift)
     scheduler.set_begin_index(0)  # it would look its place up by timestep, and rounded timesteps repeat
     levels = scheduler.sigmas[:-1].tolist()
-    noisy = noise.to(parameter.device, torch.float32)
-    for done, (timestep, level) in enumerate(zip(scheduler.timesteps, levels, strict=True), 1):
-        sigma = (timestep / 1000).to(noisy).expand(len(noisy))
-        velocity = backbone.velocity(noisy.to(parameter.dtype), sigma, conditioning, guidance).float()
-        before = noisy
-        noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0]
-        if on_step is not None:
-            on_step(SamplingStep(done, len(levels), first, level, noisy, before - level * velocity))
+    noisy, dtype = noise.to(computing_device(module), torch.float32), computing_dtype(module)
+    with step_cache(module):
+        for done, (timestep, level) in enumerate(zip(scheduler.timesteps, levels, strict=True), 1):
+            sigma = (timestep / 1000).to(noisy).expand(len(noisy))
+            velocity = backbone.velocity(noisy.to(dtype), sigma, conditioning, guidance).float()
+            before = noisy
+            noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0]
+            if on_step is not None:
+                on_step(SamplingStep(done, len(levels), first, level, noisy, before - level * velocity))
     return noisy
 
 

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from d4k.cli.lora import read_weights
+from d4k.cli.placement import load_model, placement_options
 from d4k.cli.prompts import prompts_option, read_jobs
 from d4k.config import with_settings
 from d4k.errors import ConfigError, OutputError
@@ -65,8 +66,7 @@ class WithPresets(click.Command):
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every picture.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("images"), show_default=True,
               help="Folder for the pictures, new or to go on with, or one new .png, .jpg or .webp file.")  # fmt: skip
-@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
+@placement_options()
 def generate(
     prompts: tuple[str, ...],
     source: str | None,
@@ -97,10 +97,7 @@ def generate(
     if not jobs:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
     _check_output(output, len(jobs))
-    from d4k.pipeline import Pipeline
-
-    place = {name: settings.pop(name) for name in ("device", "dtype")}
-    pipe = Pipeline.from_pretrained(model, **place, adapters=adapters, **backbone)
+    pipe = load_model(model, settings, adapters=adapters, **backbone)
     if output.suffix:
         _draw_one(pipe, jobs[0], output, settings)
         return

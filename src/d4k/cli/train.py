@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from d4k.cli.placement import placement_options
+
 __all__ = ["train"]
 
 
@@ -15,8 +17,10 @@ __all__ = ["train"]
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting, e.g. training.steps=100."
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
-@click.option("--device", help="cuda, cuda:1, mps or cpu; chosen by itself when left out.")
-def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None) -> None:
+@placement_options("device", "memory_gb")
+def train(
+    recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None, memory_gb: float | None
+) -> None:
     """Fine-tune a model as RUN.toml and the settings say.
 
     \b
@@ -28,6 +32,6 @@ def train(recipe: Path | None, settings: tuple[str, ...], resume: bool, device: 
     config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
     from d4k.pipeline import train_from_config
 
-    run = train_from_config(config, device=device, resume=resume)
+    run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
     last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
     click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {run.output_dir / 'losses.jsonl'}")

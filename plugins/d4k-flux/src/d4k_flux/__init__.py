@@ -27,3 +27,15 @@ def register_backbones(register: Callable[..., None]) -> None:
         pipelines=("FluxPipeline",),
         presets=PRESETS,
     )
+
+
+@hookimpl
+def register_checkpoints(register: Callable[..., None]) -> None:
+    """Register the model published with Diffusion-4K; nothing in its files says that it is trained at stride 16."""
+    register(
+        "flux-wavelet",
+        backbone="flux",
+        source="zhang0jhon/flux_wavelet",
+        summary="FLUX.1-dev fine-tuned at 4K by the authors of Diffusion-4K (34 GB from the Hub)",
+        options={"downscale": 16},
+    )

@@ -18,6 +18,7 @@ from d4k import Conditioning, ConfigError, LatentSpec, Placement, SamplingDefaul
 from d4k.autoencoder import decode, encode
 from d4k.checkpoint import load_pipeline, save_pipeline
 from d4k.flow import resolution_shift
+from d4k.memory import resident
 
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
@@ -116,11 +117,13 @@ class FluxBackbone:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
-        return encode(self.pipeline.vae, pixels, downscale=self._downscale, memory_gb=self._memory_gb)
+        with resident(self.pipeline.vae):
+            return encode(self.pipeline.vae, pixels, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""
-        return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
+        with resident(self.pipeline.vae):
+            return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def velocity(
         self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
