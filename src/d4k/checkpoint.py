@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from d4k.errors import CheckpointError, UnknownNameError
 from d4k.files import atomic_folder, write_json
 from d4k.plugins import registry
 from d4k.protocols import Placement
+from d4k.shapes import empty_pipeline
 
 __all__ = [
     "CARD",
@@ -145,6 +147,8 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
     Raises:
         CheckpointError: a part is missing or corrupt; the message names it.
     """
+    if placement.device.type == "meta":
+        return empty_pipeline(pipeline_class, partial(_fetch_json, source), placement.dtype)
     try:
         with _quiet():
             pipeline = pipeline_class.from_pretrained(source, dtype=placement.dtype, use_safetensors=True)

@@ -39,8 +39,12 @@ class Register(Protocol):
 class RegisterCheckpoint(Protocol):
     """`register("tiny-sd3", backbone="sd3", source="/a/folder/or/hub-id", summary="one line")`."""
 
-    def __call__(self, name: str, *, backbone: str, source: str, summary: str) -> None:
-        """Claim `name` for a model: a registered backbone and where its weights are."""
+    def __call__(self, name: str, *, backbone: str, source: str, summary: str, configs: str = "") -> None:
+        """Claim `name` for a model: a registered backbone and where its weights are.
+
+        Where `source` is a Hub id, `configs` may name a folder with the model's configuration files alone, in the
+        diffusers layout, so that `d4k plan` needs no network.
+        """
 
 
 @hookspec

@@ -108,8 +108,8 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
     for hook, kind in HOOKS.items():
         getattr(manager.hook, hook)(register=_register(into, kind, name, version))
 
-    def register_checkpoint(short: str, *, backbone: str, source: str, summary: str) -> None:
-        into.add(Entry("checkpoint", short, source, summary, name, version, backbone))
+    def register_checkpoint(short: str, *, backbone: str, source: str, summary: str, configs: str = "") -> None:
+        into.add(Entry("checkpoint", short, source, summary, name, version, backbone, configs=configs))
 
     manager.hook.register_checkpoints(register=register_checkpoint)
 

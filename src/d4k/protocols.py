@@ -237,15 +237,24 @@ class Backbone(Protocol):
     @trainable.setter
     def trainable(self, module: torch.nn.Module) -> None: ...
 
+    @property
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """All models by name: the denoiser, text encoders, and the autoencoder as "vae". Known after `load`."""
+
     def load(self, placement: Placement) -> None:
         """Read the weights from `source`, as `placement` says.
+
+        On the device "meta" shapes are made and no weights are read; memory is planned with these.
 
         Raises:
             CheckpointError: something is missing or unreadable; the message names it.
         """
 
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
-        """Encode B prompts; with `negative`, also what classifier-free guidance steers away from."""
+        """Encode B prompts; with `negative`, also what classifier-free guidance steers away from.
+
+        Loaded on the device "meta": tensors of the shapes that the longest prompts have.
+        """
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), scaled to about unit variance; deterministic."""

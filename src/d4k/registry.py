@@ -31,6 +31,7 @@ class Entry:
         backbone: for a checkpoint, the name of its backbone.
         pipelines: for a backbone, the diffusers pipelines it loads.
         presets: for a backbone, what it samples with, by size.
+        configs: for a checkpoint, a folder with its configuration files, for planning without the Hub.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class Entry:
     backbone: str = ""
     pipelines: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
+    configs: str = ""
 
     def load(self) -> Any:
         """Import the target.

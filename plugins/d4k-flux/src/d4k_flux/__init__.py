@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from d4k import Preset, hookimpl
 
@@ -24,3 +25,10 @@ def register_backbones(register: Callable[..., None]) -> None:
         pipelines=("FluxPipeline",),
         presets=PRESETS,
     )
+
+
+@hookimpl
+def register_checkpoints(register: Callable[..., None]) -> None:
+    """Register the published model: weights on the Hub, configuration files here."""
+    source, configs = "black-forest-labs/FLUX.1-dev", str(Path(__file__).parent / "configs" / "flux-dev")
+    register("flux-dev", backbone="flux", source=source, summary=f"{source} on the Hub (gated)", configs=configs)

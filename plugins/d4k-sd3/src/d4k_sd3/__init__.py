@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from d4k import Preset, hookimpl
 
-PRESETS = (
-    Preset(1024, steps=28, guidance=7.0),
-    Preset(2048, steps=28, guidance=7.0),
-    Preset(4096, steps=28, guidance=7.0),
-)
+PRESETS = tuple(Preset(size, steps=28, guidance=7.0) for size in (1024, 2048, 4096))
 """Those of the paper: arXiv 2503.18352."""
+
+PUBLISHED = {
+    "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
+    "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
+}
 
 
 @hookimpl
@@ -24,3 +26,11 @@ def register_backbones(register: Callable[..., None]) -> None:
         pipelines=("StableDiffusion3Pipeline",),
         presets=PRESETS,
     )
+
+
+@hookimpl
+def register_checkpoints(register: Callable[..., None]) -> None:
+    """Register the published models: weights on the Hub, configuration files here."""
+    for name, source in PUBLISHED.items():
+        configs = str(Path(__file__).parent / "configs" / name)
+        register(name, backbone="sd3", source=source, summary=f"{source} on the Hub (gated)", configs=configs)
