@@ -1,0 +1,358 @@
+"""Will it fit? Parameters, tokens, operations and memory of generating and training, without reading a weight.
+
+Shapes come from a model's configuration files, put on the meta device; what a step holds is followed through the
+denoiser itself, operation by operation (`d4k.tracing`). So any backbone that loads on the meta device can be planned.
+One gigabyte is 10^9 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from d4k.checkpoint import Source, find_model
+from d4k.errors import ConfigError, UnknownNameError
+from d4k.plugins import create, registry
+from d4k.protocols import Backbone, Placement
+from d4k.sampling import check_size
+from d4k.tracing import Trace, trace
+
+__all__ = ["Memory", "Part", "Plan", "plan"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIMIZERS = {"adamw": 8.0, "adamw-8bit": 2 + 8 / 256}
+"""Bytes of state a float32 weight; in 8 bits with two float32 scales for each 256 weights."""
+
+QUANTIZERS = {"int8": 1.0, "float8": 1.0, "nf4": 0.5 + 4 / 64}
+"""Bytes a weight of a linear layer; nf4 with a float32 scale for each 64."""
+
+
+@frozen
+class Part:
+    """One model of a backbone.
+
+    Args:
+        name: such as "transformer".
+        parameters: how many.
+        size: bytes of its weights; quantised, where that was asked for.
+    """
+
+    name: str
+    parameters: int
+    size: int
+
+
+@frozen
+class Memory:
+    """What a device must hold.
+
+    Args:
+        rows: bytes by what they are for; not all at the same time.
+        peaks: bytes held at once, at most, by the way of doing it.
+    """
+
+    rows: Mapping[str, int]
+    peaks: Mapping[str, int]
+
+
+@frozen
+class Plan:
+    """What generating, and training where asked for, would take; memory is that of each process.
+
+    Args:
+        model: as it was asked for.
+        backbone: registered name.
+        settings: what was planned for.
+        parts: the models it consists of.
+        latent: channels, rows and columns.
+        tokens: of a picture.
+        text_tokens: of a prompt.
+        flops: floating-point operations of one sampling step, guidance included.
+        training_flops: of one forward and backward pass; None without training.
+        generation: memory of drawing.
+        training: memory of fine-tuning; None without training.
+        disk: bytes of the files, by what they are.
+    """
+
+    model: str
+    backbone: str
+    settings: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    latent: tuple[int, int, int]
+    tokens: int
+    text_tokens: int
+    flops: int
+    training_flops: int | None
+    generation: Memory
+    training: Memory | None
+    disk: Mapping[str, int]
+
+
+def plan(
+    model: str,
+    *,
+    width: int,
+    height: int,
+    batch_size: int = 1,
+    dtype: str = "bfloat16",
+    quantize: str | None = None,
+    memory_gb: float | None = None,
+    train: bool = False,
+    train_dtype: str = "float32",
+    precision: str = "bf16",
+    lora_rank: int | None = None,
+    optimizer: str = "adamw",
+    processes: int = 1,
+    **options: Any,
+) -> Plan:
+    """Plan generating with a model, and training it, before anything is loaded.
+
+    Attention is taken to run in a kernel that never holds the matrix of scores, as PyTorch's do on GPUs and the CPU.
+
+    Args:
+        model: a registered checkpoint, a folder in the diffusers layout, or a Hub id.
+        width: pixels.
+        height: pixels.
+        batch_size: pictures at a time.
+        dtype: of the weights while generating: "float32", "bfloat16" or "float16".
+        quantize: "int8", "float8" or "nf4": hold the denoiser's linear layers in fewer bits while generating.
+        memory_gb: what the autoencoder may use beside its weights; None decodes the picture whole.
+        train: plan training too.
+        train_dtype: of the weights while training.
+        precision: mixed precision while training: "no", "bf16" or "fp16".
+        lora_rank: of an adapter on the attention layers; None trains all weights.
+        optimizer: "adamw" or "adamw-8bit".
+        processes: how many devices share a run.
+        options: of the backbone, such as `downscale=16`.
+
+    Raises:
+        UnknownNameError: there is no such model, dtype, precision, optimizer or quantisation.
+        ConfigError: the size does not suit the backbone, or an option does not exist.
+        CheckpointError: a configuration file is missing, or the Hub cannot be reached for it.
+    """
+    _check_names(dtype, train_dtype, precision, optimizer, quantize)
+    for name, value in {"batch_size": batch_size, "processes": processes, "lora_rank": lora_rank}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    source = _find(model)
+    backbone = _shapes(source, dtype, options)
+    check_size(backbone, width, height)
+    area = Area(width, height, batch_size)
+    step = _sampling_step(backbone, source.backbone, area)
+    parts = _parts(backbone, quantize)
+    generation = _generation(backbone, parts, step, area, memory_gb)
+    training, training_flops, disk = None, None, {"picture (PNG, at most)": width * height * 3}
+    if train:
+        tuned = _shapes(source, train_dtype, options)
+        if lora_rank is not None:
+            add_adapter(tuned.trainable, lora_rank)
+        training, training_flops = _training(tuned, area, PRECISIONS[precision], OPTIMIZERS[optimizer], processes)
+        disk |= _files(tuned, OPTIMIZERS[optimizer], lora_rank is not None)
+    settings: dict[str, Any] = {"width": width, "height": height, "batch_size": batch_size, "dtype": dtype}
+    settings |= {"quantize": quantize, "memory_gb": memory_gb, **source.options, **options}
+    if train:
+        settings |= {"train_dtype": train_dtype, "precision": precision, "lora_rank": lora_rank}
+        settings |= {"optimizer": optimizer, "processes": processes}
+    spec = backbone.latent
+    latent = (spec.channels, height // spec.downscale, width // spec.downscale)
+    return Plan(
+        model=model,
+        backbone=source.backbone,
+        settings=settings,
+        parts=parts,
+        latent=latent,
+        tokens=(height // spec.granularity) * (width // spec.granularity),
+        text_tokens=max((t.shape[1] for t in backbone.encode_text([""]).tensors.values() if t.ndim == 3), default=0),
+        flops=step.flops,
+        training_flops=training_flops,
+        generation=generation,
+        training=training,
+        disk=disk,
+    )
+
+
+@frozen
+class Area:
+    """Pictures of one pass."""
+
+    width: int
+    height: int
+    batch: int
+
+    def noise(self, backbone: Backbone) -> Tensor:
+        """Their latents, (B, C, h, w) in the dtype of the denoiser."""
+        spec, parameter = backbone.latent, next(backbone.trainable.parameters())
+        rows, columns = self.height // spec.downscale, self.width // spec.downscale
+        return torch.empty(self.batch, spec.channels, rows, columns, dtype=parameter.dtype, device="meta")
+
+
+def _check_names(dtype: str, train_dtype: str, precision: str, optimizer: str, quantize: str | None) -> None:
+    for kind, name, known in (
+        ("dtype", dtype, DTYPES),
+        ("dtype", train_dtype, DTYPES),
+        ("precision", precision, PRECISIONS),
+        ("optimizer", optimizer, OPTIMIZERS),
+        ("quantisation", quantize, QUANTIZERS),
+    ):
+        if name is not None and name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
+def _find(model: str) -> Source:
+    """As `find_model`, but the configuration files that a plugin brings stand for a model on the Hub."""
+    for (kind, name), entries in registry().entries.items():
+        if kind == "checkpoint" and model in (name, entries[0].target) and entries[0].configs:
+            entry = registry().get("checkpoint", name)
+            return Source(entry.backbone, entry.configs, {})
+    return find_model(model)
+
+
+def _shapes(source: Source, dtype: str, options: Mapping[str, Any]) -> Backbone:
+    backbone: Backbone = create("backbone", source.backbone, source=source.location, **{**source.options, **options})
+    backbone.load(Placement(torch.device("meta"), DTYPES[dtype]))
+    return backbone
+
+
+def _sampling_step(backbone: Backbone, name: str, area: Area) -> Trace:
+    preset = registry().preset(name, area.width, area.height)
+    guidance = backbone.defaults.guidance or (preset.guidance if preset else None)
+    text = backbone.encode_text([""] * area.batch, "").to(device="meta")
+    noise = area.noise(backbone)
+    with torch.no_grad():
+        return trace(
+            lambda: backbone.velocity(noise, noise.new_empty(area.batch), text, guidance), backbone.components.values()
+        )
+
+
+def _parts(backbone: Backbone, quantize: str | None) -> tuple[Part, ...]:
+    found = []
+    for name, module in backbone.components.items():
+        size = _size(module.parameters()) + _size(module.buffers())
+        if quantize is not None and module is backbone.trainable:
+            linear = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
+            scales = 0 if quantize == "nf4" else sum(len(w) * w.element_size() for w in linear)
+            size += int(sum(w.numel() for w in linear) * QUANTIZERS[quantize]) + scales - _size(linear)
+        found.append(Part(name, sum(p.numel() for p in module.parameters()), size))
+    return tuple(found)
+
+
+def _generation(
+    backbone: Backbone, parts: tuple[Part, ...], step: Trace, area: Area, memory_gb: float | None
+) -> Memory:
+    decoding = _autoencoding(backbone, area, memory_gb)
+    weights = sum(part.size for part in parts)
+    extra = {
+        name: step.peak if module is backbone.trainable else decoding if name == "vae" else 0
+        for name, module in backbone.components.items()
+    }
+    layers = {name: _largest_layer(module) for name, module in backbone.components.items()}
+    rows = {"weights": weights, "one sampling step": step.peak, "decoding": decoding}
+    peaks = {
+        "all on the device": weights + max(extra.values()),
+        "--offload model": max(part.size + extra[part.name] for part in parts),
+        "--offload group": max(
+            (part.size if part.name == "vae" else min(part.size, 2 * layers[part.name])) + extra[part.name]
+            for part in parts
+        ),
+    }
+    return Memory(rows, peaks)
+
+
+def _largest_layer(module: nn.Module) -> int:
+    return max(_size(layer.parameters(recurse=False)) for layer in module.modules())
+
+
+def _training(
+    backbone: Backbone, area: Area, autocast: torch.dtype | None, state: float, processes: int
+) -> tuple[Memory, int]:
+    module = backbone.trainable.train()
+    if all(not parameter.requires_grad for parameter in module.parameters()):
+        module.requires_grad_(True)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    weights = sum(_size(part.parameters()) + _size(part.buffers()) for part in backbone.components.values())
+    gradients, optimizer = _size(trained), _state(trained, state)
+    buckets = gradients if processes > 1 else 0
+    encoding = _autoencoding(backbone, area, None, encode=True)
+    held = weights + optimizer + buckets
+    plain = _training_step(backbone, area, autocast)
+    module.enable_gradient_checkpointing()  # type: ignore[operator]
+    lean = _training_step(backbone, area, autocast)
+    # AdamW makes one more copy of the weights while it updates them
+    update = gradients + (gradients if state == OPTIMIZERS["adamw"] else 0)
+    rows = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+    rows |= {"gradients on their way": buckets} if buckets else {}
+    rows |= {"activations": plain.kept, "activations, checkpointed": lean.kept, "encoding a picture": encoding}
+    peaks = {
+        "without gradient checkpointing": held + max(plain.peak, update, encoding),
+        "with gradient checkpointing": held + max(lean.peak, update, encoding),
+    }
+    return Memory(rows, peaks), plain.flops
+
+
+def _training_step(backbone: Backbone, area: Area, autocast: torch.dtype | None) -> Trace:
+    # the loop holds latents in float32, and text in the dtype of the text encoders
+    noise = area.noise(backbone)
+    noise = noise.float() if noise.dtype == torch.float32 or autocast is not None else noise
+    text = backbone.encode_text([""] * area.batch).to(device="meta")
+    found = trace(
+        lambda: backbone.velocity(noise, noise.new_empty(area.batch), text), backbone.components.values(), autocast
+    )
+    backbone.trainable.zero_grad(set_to_none=True)
+    return found
+
+
+def add_adapter(module: nn.Module, rank: int) -> None:
+    """Freeze a denoiser and give its attention layers a float32 adapter."""
+    from peft import LoraConfig
+
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+    module.requires_grad_(False)
+    module.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))  # type: ignore[operator]
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _autoencoding(backbone: Backbone, area: Area, memory_gb: float | None, *, encode: bool = False) -> int:
+    vae = backbone.components.get("vae")
+    if vae is None:
+        return 0
+    return footprint(
+        vae, area.height, area.width, downscale=backbone.latent.downscale, memory_gb=memory_gb, encode=encode
+    )
+
+
+def footprint(
+    vae: Any, height: int, width: int, *, downscale: int, memory_gb: float | None = None, encode: bool = False
+) -> int:
+    """Stand-in."""
+    from d4k.autoencoder import decode
+    from d4k.autoencoder import encode as enc
+
+    if encode:
+        x = torch.empty(1, 3, height, width, device="meta")
+        return trace(lambda: enc(vae, x, downscale=downscale), [vae]).peak
+    z = torch.empty(1, vae.config.latent_channels, height // downscale, width // downscale, device="meta")
+    return trace(lambda: decode(vae, z, downscale=downscale), [vae]).peak
+
+
+def _files(backbone: Backbone, state: float, adapter: bool) -> dict[str, int]:
+    trained = [parameter for parameter in backbone.trainable.parameters() if parameter.requires_grad]
+    whole = sum(_size(part.parameters()) + _size(part.buffers()) for part in backbone.components.values())
+    return {
+        "training checkpoint, each": _size(trained) + _state(trained, state),
+        "trained model": _size(trained) if adapter else whole,
+    }
+
+
+def _state(trained: Iterable[Tensor], bytes_per_weight: float) -> int:
+    return int(sum(p.numel() * min(bytes_per_weight, 2.0 * p.element_size() if bytes_per_weight == 8 else 8) for p in trained))
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
