@@ -146,7 +146,7 @@ def plan(
     step = _sampling_step(backbone, source.backbone, area)
     parts = _parts(backbone, quantize)
     generation = _generation(backbone, parts, step, area, memory_gb)
-    training, training_flops, disk = None, None, {"picture (PNG, at most)": width * height * 3}
+    training, training_flops, disk = None, None, {"a picture at most": width * height * 3}
     if train:
         tuned = _shapes(source, train_dtype, options)
         if lora_rank is not None:
@@ -254,8 +254,8 @@ def _generation(
     rows = {"weights": weights, "one sampling step": step.peak, "decoding": decoding}
     peaks = {
         "all on the device": weights + max(extra.values()),
-        "--offload model": max(part.size + extra[part.name] for part in parts),
-        "--offload group": max(
+        "offload model": max(part.size + extra[part.name] for part in parts),
+        "offload group": max(
             (part.size if part.name == "vae" else min(part.size, 2 * layers[part.name])) + extra[part.name]
             for part in parts
         ),
@@ -285,11 +285,11 @@ def _training(
     # AdamW makes one more copy of the weights while it updates them
     update = gradients + (gradients if state == OPTIMIZERS["adamw"] else 0)
     rows = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
-    rows |= {"gradients on their way": buckets} if buckets else {}
+    rows |= {"gradients being exchanged": buckets} if buckets else {}
     rows |= {"activations": plain.kept, "activations, checkpointed": lean.kept, "encoding a picture": encoding}
     peaks = {
-        "without gradient checkpointing": held + max(plain.peak, update, encoding),
-        "with gradient checkpointing": held + max(lean.peak, update, encoding),
+        "all activations kept": held + max(plain.peak, update, encoding),
+        "gradient checkpointing": held + max(lean.peak, update, encoding),
     }
     return Memory(rows, peaks), plain.flops
 
@@ -345,8 +345,8 @@ def _files(backbone: Backbone, state: float, adapter: bool) -> dict[str, int]:
     trained = [parameter for parameter in backbone.trainable.parameters() if parameter.requires_grad]
     whole = sum(_size(part.parameters()) + _size(part.buffers()) for part in backbone.components.values())
     return {
-        "training checkpoint, each": _size(trained) + _state(trained, state),
-        "trained model": _size(trained) if adapter else whole,
+        "a checkpoint of the run": _size(trained) + _state(trained, state),
+        "the adapter" if adapter else "the trained model": _size(trained) if adapter else whole,
     }
 
 
