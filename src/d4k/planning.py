@@ -21,7 +21,7 @@ from d4k.protocols import Backbone, Placement
 from d4k.sampling import check_size
 from d4k.tracing import Trace, trace
 
-__all__ = ["Memory", "Part", "Plan", "plan"]
+__all__ = ["Memory", "Part", "Plan", "plan", "shapes"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -140,7 +140,7 @@ def plan(
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     source = _find(model)
-    backbone = _shapes(source, dtype, options)
+    backbone = shapes(model, dtype, **options)
     check_size(backbone, width, height)
     area = Area(width, height, batch_size)
     step = _sampling_step(backbone, source.backbone, area)
@@ -148,7 +148,7 @@ def plan(
     generation = _generation(backbone, parts, step, area, memory_gb)
     training, training_flops, disk = None, None, {"a picture at most": width * height * 3}
     if train:
-        tuned = _shapes(source, train_dtype, options)
+        tuned = shapes(model, train_dtype, **options)
         if lora_rank is not None:
             add_adapter(tuned.trainable, lora_rank)
         training, training_flops = _training(tuned, area, PRECISIONS[precision], OPTIMIZERS[optimizer], processes)
@@ -203,6 +203,27 @@ def _check_names(dtype: str, train_dtype: str, precision: str, optimizer: str, q
             raise UnknownNameError(kind, name, known)
 
 
+def shapes(model: str, dtype: str = "bfloat16", **options: Any) -> Backbone:
+    """Make a model's backbone on the meta device: it computes shapes, reads no weights and holds none.
+
+    Args:
+        model: a registered checkpoint, a folder in the diffusers layout, or a Hub id.
+        dtype: of the weights: "float32", "bfloat16" or "float16".
+        options: of the backbone.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        CheckpointError: a configuration file is missing, or the Hub cannot be reached for it.
+
+    >>> shapes("sd3-medium", downscale=16).latent.granularity
+    32
+    """
+    source = _find(model)
+    backbone: Backbone = create("backbone", source.backbone, source=source.location, **{**source.options, **options})
+    backbone.load(Placement(torch.device("meta"), DTYPES[dtype]))
+    return backbone
+
+
 def _find(model: str) -> Source:
     """As `find_model`, but the configuration files that a plugin brings stand for a model on the Hub."""
     for (kind, name), entries in registry().entries.items():
@@ -210,12 +231,6 @@ def _find(model: str) -> Source:
             entry = registry().get("checkpoint", name)
             return Source(entry.backbone, entry.configs, {})
     return find_model(model)
-
-
-def _shapes(source: Source, dtype: str, options: Mapping[str, Any]) -> Backbone:
-    backbone: Backbone = create("backbone", source.backbone, source=source.location, **{**source.options, **options})
-    backbone.load(Placement(torch.device("meta"), DTYPES[dtype]))
-    return backbone
 
 
 def _sampling_step(backbone: Backbone, name: str, area: Area) -> Trace:
