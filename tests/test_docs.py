@@ -36,8 +36,10 @@ PUBLIC_MODULES = [
     "evaluation",
     "flow",
     "images",
+    "planning",
     "sampling",
     "testing",
+    "tracing",
     "training",
 ]
 PLUGINS = sorted(folder.name for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())

@@ -14,6 +14,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from d4k.autoencoder import footprint
 from d4k.checkpoint import Source, find_model
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.plugins import create, registry
@@ -25,9 +26,7 @@ __all__ = ["Memory", "Part", "Plan", "plan", "shapes"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-OPTIMIZERS = {"adamw": 8.0, "adamw-8bit": 2 + 8 / 256}
-"""Bytes of state a float32 weight; in 8 bits with two float32 scales for each 256 weights."""
-
+OPTIMIZERS = ("adamw", "adamw-8bit")
 QUANTIZERS = {"int8": 1.0, "float8": 1.0, "nf4": 0.5 + 4 / 64}
 """Bytes a weight of a linear layer; nf4 with a float32 scale for each 64."""
 
@@ -101,7 +100,6 @@ def plan(
     batch_size: int = 1,
     dtype: str = "bfloat16",
     quantize: str | None = None,
-    memory_gb: float | None = None,
     train: bool = False,
     train_dtype: str = "float32",
     precision: str = "bf16",
@@ -121,7 +119,6 @@ def plan(
         batch_size: pictures at a time.
         dtype: of the weights while generating: "float32", "bfloat16" or "float16".
         quantize: "int8", "float8" or "nf4": hold the denoiser's linear layers in fewer bits while generating.
-        memory_gb: what the autoencoder may use beside its weights; None decodes the picture whole.
         train: plan training too.
         train_dtype: of the weights while training.
         precision: mixed precision while training: "no", "bf16" or "fp16".
@@ -145,16 +142,16 @@ def plan(
     area = Area(width, height, batch_size)
     step = _sampling_step(backbone, source.backbone, area)
     parts = _parts(backbone, quantize)
-    generation = _generation(backbone, parts, step, area, memory_gb)
+    generation = _generation(backbone, parts, step, area)
     training, training_flops, disk = None, None, {"a picture at most": width * height * 3}
     if train:
         tuned = shapes(model, train_dtype, **options)
         if lora_rank is not None:
             add_adapter(tuned.trainable, lora_rank)
-        training, training_flops = _training(tuned, area, PRECISIONS[precision], OPTIMIZERS[optimizer], processes)
-        disk |= _files(tuned, OPTIMIZERS[optimizer], lora_rank is not None)
+        training, training_flops = _training(tuned, area, PRECISIONS[precision], optimizer, processes)
+        disk |= _files(tuned, optimizer, lora_rank is not None)
     settings: dict[str, Any] = {"width": width, "height": height, "batch_size": batch_size, "dtype": dtype}
-    settings |= {"quantize": quantize, "memory_gb": memory_gb, **source.options, **options}
+    settings |= {"quantize": quantize, **source.options, **options}
     if train:
         settings |= {"train_dtype": train_dtype, "precision": precision, "lora_rank": lora_rank}
         settings |= {"optimizer": optimizer, "processes": processes}
@@ -239,9 +236,7 @@ def _sampling_step(backbone: Backbone, name: str, area: Area) -> Trace:
     text = backbone.encode_text([""] * area.batch, "").to(device="meta")
     noise = area.noise(backbone)
     with torch.no_grad():
-        return trace(
-            lambda: backbone.velocity(noise, noise.new_empty(area.batch), text, guidance), backbone.components.values()
-        )
+        return trace(lambda: backbone.velocity(noise, noise.new_empty(area.batch), text, guidance))
 
 
 def _parts(backbone: Backbone, quantize: str | None) -> tuple[Part, ...]:
@@ -256,23 +251,19 @@ def _parts(backbone: Backbone, quantize: str | None) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def _generation(
-    backbone: Backbone, parts: tuple[Part, ...], step: Trace, area: Area, memory_gb: float | None
-) -> Memory:
-    decoding = _autoencoding(backbone, area, memory_gb)
-    weights = sum(part.size for part in parts)
-    extra = {
-        name: step.peak if module is backbone.trainable else decoding if name == "vae" else 0
-        for name, module in backbone.components.items()
-    }
-    layers = {name: _largest_layer(module) for name, module in backbone.components.items()}
-    rows = {"weights": weights, "one sampling step": step.peak, "decoding": decoding}
+def _generation(backbone: Backbone, parts: tuple[Part, ...], step: Trace, area: Area) -> Memory:
+    whole, least = (_autoencoding(backbone, area, limit) for limit in (None, 0))
+    rows = {"weights": sum(part.size for part in parts), "one sampling step": step.peak}
+    rows |= {"decoding, if there is room": whole, "decoding, at least": least}
+    modules = backbone.components
+    extra = {name: step.peak if module is backbone.trainable else 0 for name, module in modules.items()}
+    extra["vae"] = least
+    layers = {name: min(2 * _largest_layer(module), _size(module.parameters())) for name, module in modules.items()}
     peaks = {
-        "all on the device": weights + max(extra.values()),
+        "all on the device": rows["weights"] + max(extra.values()),
         "offload model": max(part.size + extra[part.name] for part in parts),
         "offload group": max(
-            (part.size if part.name == "vae" else min(part.size, 2 * layers[part.name])) + extra[part.name]
-            for part in parts
+            (part.size if part.name == "vae" else layers[part.name]) + extra[part.name] for part in parts
         ),
     }
     return Memory(rows, peaks)
@@ -283,25 +274,25 @@ def _largest_layer(module: nn.Module) -> int:
 
 
 def _training(
-    backbone: Backbone, area: Area, autocast: torch.dtype | None, state: float, processes: int
+    backbone: Backbone, area: Area, autocast: torch.dtype | None, optimizer: str, processes: int
 ) -> tuple[Memory, int]:
     module = backbone.trainable.train()
     if all(not parameter.requires_grad for parameter in module.parameters()):
         module.requires_grad_(True)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     weights = sum(_size(part.parameters()) + _size(part.buffers()) for part in backbone.components.values())
-    gradients, optimizer = _size(trained), _state(trained, state)
+    gradients, state = _size(trained), _state(trained, optimizer)
     buckets = gradients if processes > 1 else 0
-    encoding = _autoencoding(backbone, area, None, encode=True)
-    held = weights + optimizer + buckets
+    encoding = _autoencoding(backbone, area, 0, encoding=True)
+    held = weights + state + buckets
     plain = _training_step(backbone, area, autocast)
     module.enable_gradient_checkpointing()  # type: ignore[operator]
     lean = _training_step(backbone, area, autocast)
     # AdamW makes one more copy of the weights while it updates them
-    update = gradients + (gradients if state == OPTIMIZERS["adamw"] else 0)
-    rows = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+    update = gradients + (gradients if optimizer == "adamw" else 0)
+    rows = {"weights": weights, "gradients": gradients, "optimizer": state}
     rows |= {"gradients being exchanged": buckets} if buckets else {}
-    rows |= {"activations": plain.kept, "activations, checkpointed": lean.kept, "encoding a picture": encoding}
+    rows |= {"activations": plain.kept, "activations, checkpointed": lean.kept, "encoding, at least": encoding}
     peaks = {
         "all activations kept": held + max(plain.peak, update, encoding),
         "gradient checkpointing": held + max(lean.peak, update, encoding),
@@ -314,9 +305,7 @@ def _training_step(backbone: Backbone, area: Area, autocast: torch.dtype | None)
     noise = area.noise(backbone)
     noise = noise.float() if noise.dtype == torch.float32 or autocast is not None else noise
     text = backbone.encode_text([""] * area.batch).to(device="meta")
-    found = trace(
-        lambda: backbone.velocity(noise, noise.new_empty(area.batch), text), backbone.components.values(), autocast
-    )
+    found = trace(lambda: backbone.velocity(noise, noise.new_empty(area.batch), text), autocast)
     backbone.trainable.zero_grad(set_to_none=True)
     return found
 
@@ -333,40 +322,30 @@ def add_adapter(module: nn.Module, rank: int) -> None:
             parameter.data = parameter.data.float()
 
 
-def _autoencoding(backbone: Backbone, area: Area, memory_gb: float | None, *, encode: bool = False) -> int:
+def _autoencoding(backbone: Backbone, area: Area, memory_gb: float | None, *, encoding: bool = False) -> int:
+    """What decoding or encoding one picture holds beside the weights; nothing where there is no "vae"."""
     vae = backbone.components.get("vae")
     if vae is None:
         return 0
-    return footprint(
-        vae, area.height, area.width, downscale=backbone.latent.downscale, memory_gb=memory_gb, encode=encode
-    )
+    downscale = backbone.latent.downscale
+    return footprint(vae, area.height, area.width, downscale=downscale, memory_gb=memory_gb, encoding=encoding)
 
 
-def footprint(
-    vae: Any, height: int, width: int, *, downscale: int, memory_gb: float | None = None, encode: bool = False
-) -> int:
-    """Stand-in."""
-    from d4k.autoencoder import decode
-    from d4k.autoencoder import encode as enc
-
-    if encode:
-        x = torch.empty(1, 3, height, width, device="meta")
-        return trace(lambda: enc(vae, x, downscale=downscale), [vae]).peak
-    z = torch.empty(1, vae.config.latent_channels, height // downscale, width // downscale, device="meta")
-    return trace(lambda: decode(vae, z, downscale=downscale), [vae]).peak
-
-
-def _files(backbone: Backbone, state: float, adapter: bool) -> dict[str, int]:
+def _files(backbone: Backbone, optimizer: str, adapter: bool) -> dict[str, int]:
     trained = [parameter for parameter in backbone.trainable.parameters() if parameter.requires_grad]
     whole = sum(_size(part.parameters()) + _size(part.buffers()) for part in backbone.components.values())
     return {
-        "a checkpoint of the run": _size(trained) + _state(trained, state),
+        "a checkpoint of the run": _size(trained) + _state(trained, optimizer),
         "the adapter" if adapter else "the trained model": _size(trained) if adapter else whole,
     }
 
 
-def _state(trained: Iterable[Tensor], bytes_per_weight: float) -> int:
-    return int(sum(p.numel() * min(bytes_per_weight, 2.0 * p.element_size() if bytes_per_weight == 8 else 8) for p in trained))
+def _state(trained: Iterable[Tensor], optimizer: str) -> int:
+    """Two moments a weight: in its own dtype, or in 8 bits with a float32 scale for each 256."""
+    weights = list(trained)
+    if optimizer == "adamw-8bit":
+        return int(sum(weight.numel() for weight in weights) * 2 * (1 + 4 / 256))
+    return 2 * _size(weights)
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

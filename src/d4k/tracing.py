@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +23,17 @@ from torch.utils.flop_counter import flop_registry
 
 __all__ = ["Trace", "trace"]
 
-NARROW = {"linear", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "conv1d", "conv2d", "scaled_dot_product_attention"}
+NARROW = {
+    "linear",
+    "matmul",
+    "__matmul__",
+    "bmm",
+    "baddbmm",
+    "addmm",
+    "conv1d",
+    "conv2d",
+    "scaled_dot_product_attention",
+}
 WIDE = {"layer_norm", "group_norm", "rms_norm", "softmax", "log_softmax", "mse_loss", "l1_loss", "norm", "cumsum"}
 
 
@@ -42,17 +52,15 @@ class Trace:
     flops: int
 
 
-def trace(run: Callable[[], Tensor], held: Iterable[nn.Module], autocast: torch.dtype | None = None) -> Trace:
-    """Run something on meta tensors, and add up what it would take.
+def trace(run: Callable[[], Tensor], autocast: torch.dtype | None = None) -> Trace:
+    """Run something on meta tensors, and add up what it would take beside the tensors that are there before.
 
     Args:
         run: the computation; where its result requires a gradient, its mean square is differentiated.
-        held: models whose weights are not counted.
         autocast: the narrow dtype of mixed precision.
     """
-    known = [tensor for module in held for tensor in (*module.parameters(), *module.buffers())]
     modes: list[Any] = [FusedAttention()] if autocast is None else [FusedAttention(), Autocast(autocast)]
-    with Live(known) as live:
+    with Live() as live:
         with _all(modes):
             result = run()
         for mode in modes:
@@ -76,11 +84,8 @@ def _all(modes: Iterable[Any]) -> Iterator[None]:
         yield
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage from the operation that makes it until nothing refers to it.
-
-    Args:
-        known: tensors that are there already, and are not counted.
 
     Attributes:
         now: bytes held.
@@ -88,30 +93,34 @@ class Live(TorchDispatchMode):
         flops: floating-point operations so far.
     """
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self.now = self.flops = 0
-        self.seen = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+        self.seen: dict[int, int] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
-        result = func(*args, **(kwargs or {}))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self.follow(leaf.untyped_storage(), 0)  # unless an operation made it, it was there before
+        result = func(*args, **kwargs)
         if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self.add(leaf.untyped_storage())
+                self.follow(leaf.untyped_storage(), leaf.untyped_storage().nbytes())
         return result
 
-    def add(self, storage: Any) -> None:
-        """Count a storage, once, until it is freed."""
+    def follow(self, storage: Any, size: int) -> None:
+        """Count a storage as `size` bytes until it is freed, unless it is followed already."""
         key = storage._cdata
         if key not in self.seen:
-            self.seen[key] = storage.nbytes()
-            self.now += storage.nbytes()
+            self.seen[key] = size
+            self.now += size
             self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self.free, key)
+            weakref.finalize(storage, self.forget, key)
 
-    def free(self, key: int) -> None:
+    def forget(self, key: int) -> None:
         """Count it no longer."""
         self.now -= self.seen.pop(key)
 
@@ -122,7 +131,7 @@ class FusedAttention(TorchFunctionMode):
     def end_forward(self) -> None:
         """Nothing ends."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
             return attention(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -166,7 +175,7 @@ class Autocast(TorchFunctionMode):
         """From now on cast weights anew each time, as checkpointed layers do when they are computed again."""
         self.cast = None
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in NARROW:
             args, kwargs = tree_map(self._narrow, (args, kwargs or {}))

@@ -25,7 +25,6 @@ __all__ = ["plan"]
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of the weights when generating.")
 @click.option("--quantize", help="int8, float8 or nf4: of the denoiser's weights when generating.")
 @click.option("--offload", type=click.Choice(["model", "group"]), help="Which row the last line is about.")
-@click.option("--memory-gb", type=float, help="For the autoencoder beside its weights; without limit when left out.")
 @click.option("--train", is_flag=True, help="Plan training as well.")
 @click.option("--train-dtype", default="float32", show_default=True, help="Of the weights when training.")
 @click.option("--precision", default="bf16", show_default=True, help="Mixed precision of training: no, bf16 or fp16.")
