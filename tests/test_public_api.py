@@ -24,7 +24,7 @@ NAMES = [
 ]  # fmt: skip
 
 MODULES = {
-    "autoencoder": "decode encode",
+    "autoencoder": "decode encode footprint own_downscale",
     "checkpoint": "CARD Source find_model latest_state load_pipeline load_state save_pipeline save_state write_card",
     "config": "Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings TrainingSettings "
     "from_mapping read_toml with_settings write_toml",
