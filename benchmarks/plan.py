@@ -24,7 +24,7 @@ from attrs import define, field, frozen
 from torch import Tensor
 
 from d4k import Backbone, Placement, create
-from d4k.planning import shapes
+from d4k.planning import plan, shapes
 from d4k.plugins import registry
 from d4k.tracing import FusedAttention, Live, trace
 
@@ -175,6 +175,12 @@ def as_published(row: Published, size: int = 4096) -> float:
     return (sum(weights.values()) + reserved(step, decode)) / 1e9
 
 
+def in_d4k(row: Published, size: int = 4096) -> float:
+    """Gigabytes that d4k has to hold for the same."""
+    found = plan(row.model, width=size, height=size, downscale=row.downscale, positions="interpolate")
+    return found.generation.peaks["offload model" if row.offload else "all on the device"] / 1e9
+
+
 def decode_whole(vae: Any, latent: Tensor, downscale: int) -> Tensor:
     """Decode as diffusers does, untiled; for F16 enlarged just before the last convolution."""
     factor = downscale // 2 ** (len(vae.config.block_out_channels) - 1)
@@ -240,13 +246,13 @@ def _status(key: str) -> int:
 
 def main() -> None:
     """Print both tables."""
-    print("| 4096x4096, bfloat16 | A100, published | planned | difference |\n| --- | --- | --- | --- |")
+    print("| 4096x4096, bfloat16 | A100, published | planned | difference | in d4k |\n" + "| --- " * 5 + "|")
     for row in PUBLISHED:
         planned = as_published(row)
         published = "out of memory" if row.gigabytes is None else f"{row.gigabytes} GB"
         verdict = "out of 80 GB" if planned > GPU_GB else "fits"
         difference = verdict if row.gigabytes is None else f"{planned / row.gigabytes - 1:+.1%}"
-        print(f"| {row.name} | {published} | {planned:.1f} GB | {difference} |")
+        print(f"| {row.name} | {published} | {planned:.1f} GB | {difference} | {in_d4k(row):.1f} GB |")
     print("\n| float32 on a CPU | measured | planned | difference |\n| --- | --- | --- | --- |")
     for model in ("tiny-sd3", "tiny-flux"):
         for what in ("sampling", "training", "checkpointed"):

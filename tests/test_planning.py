@@ -165,6 +165,16 @@ def test_the_published_figures_are_met(benchmark: dict[str, Any]) -> None:
             assert planned > benchmark["GPU_GB"]
         else:
             assert planned == pytest.approx(row.gigabytes, rel=0.2)
+    last = re.search(r"^\| SD3, F16 \|.* (\S+ GB) \|$", table, re.MULTILINE)
+    assert last is not None
+    assert last[1] == f"{benchmark['in_d4k'](benchmark['PUBLISHED'][0]):.1f} GB"
+
+
+def test_any_backbone_can_be_planned(fake_plugin: None) -> None:
+    """One whose autoencoder is its own is followed through its own decoding."""
+    found = plan("fake-model", width=32, height=16)
+    assert found.generation.rows["weights"] > 0
+    assert found.generation.rows["decoding, at least"] == found.generation.rows["decoding, if there is room"] > 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the highest resident memory can be set back on Linux only")

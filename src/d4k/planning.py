@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from d4k.autoencoder import footprint
@@ -143,6 +143,8 @@ def plan(
     step = _sampling_step(backbone, source.backbone, area)
     parts = _parts(backbone, quantize)
     generation = _generation(backbone, parts, step, area)
+    settings: dict[str, Any] = {"width": width, "height": height, "batch_size": batch_size, "dtype": dtype}
+    settings |= {"quantize": quantize, **source.options, **options}
     training, training_flops, disk = None, None, {"a picture at most": width * height * 3}
     if train:
         tuned = shapes(model, train_dtype, **options)
@@ -150,9 +152,6 @@ def plan(
             add_adapter(tuned.trainable, lora_rank)
         training, training_flops = _training(tuned, area, PRECISIONS[precision], optimizer, processes)
         disk |= _files(tuned, optimizer, lora_rank is not None)
-    settings: dict[str, Any] = {"width": width, "height": height, "batch_size": batch_size, "dtype": dtype}
-    settings |= {"quantize": quantize, **source.options, **options}
-    if train:
         settings |= {"train_dtype": train_dtype, "precision": precision, "lora_rank": lora_rank}
         settings |= {"optimizer": optimizer, "processes": processes}
     spec = backbone.latent
@@ -323,12 +322,14 @@ def add_adapter(module: nn.Module, rank: int) -> None:
 
 
 def _autoencoding(backbone: Backbone, area: Area, memory_gb: float | None, *, encoding: bool = False) -> int:
-    """What decoding or encoding one picture holds beside the weights; nothing where there is no "vae"."""
-    vae = backbone.components.get("vae")
-    if vae is None:
-        return 0
-    downscale = backbone.latent.downscale
-    return footprint(vae, area.height, area.width, downscale=downscale, memory_gb=memory_gb, encoding=encoding)
+    """What decoding or encoding one picture holds beside the weights: in bands, or else as the backbone does it."""
+    vae: Any = backbone.components.get("vae")
+    if hasattr(getattr(vae, "config", None), "down_block_types"):
+        downscale = backbone.latent.downscale
+        return footprint(vae, area.height, area.width, downscale=downscale, memory_gb=memory_gb, encoding=encoding)
+    pixels, latent = torch.empty(1, 3, area.height, area.width, device="meta"), evolve(area, batch=1).noise(backbone)
+    with torch.no_grad():
+        return trace(lambda: backbone.encode_image(pixels) if encoding else backbone.decode(latent)).peak
 
 
 def _files(backbone: Backbone, optimizer: str, adapter: bool) -> dict[str, int]:
