@@ -113,7 +113,7 @@ class CachingAllocator:
         self.freed.append(block)
 
 
-class Reserved(Live):
+class Reserved(Live):  # type: ignore[no-untyped-call]
     """Follows storages, and asks the allocator for each.
 
     A convolution whose input or output has more than 2^31 elements gets its columns as well: up to cuDNN 9.3 PyTorch
@@ -150,7 +150,8 @@ def reserved(*runs: Callable[[], object]) -> int:
     with Reserved() as live, FusedAttention(), torch.no_grad():
         for run in runs:
             run()
-    return live.allocator.reserved
+    total: int = live.allocator.reserved
+    return total
 
 
 def as_published(row: Published, size: int = 4096) -> float:
