@@ -68,6 +68,10 @@ class FakeBackbone:
     def defaults(self) -> SamplingDefaults:
         return SamplingDefaults(size=16, steps=3, guidance=2.0)
 
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        return {"denoiser": self.trainable}
+
     def load(self, placement: Placement) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)

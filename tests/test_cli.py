@@ -471,6 +471,7 @@ def test_help_and_version(arguments: list[str]) -> None:
         commands = result.stdout.split("Commands:")[1].splitlines()
         assert [line.split()[0] for line in commands if line.strip()] == [
             "demo",
+            "plan",
             "train",
             "generate",
             "evaluate",

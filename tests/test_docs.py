@@ -42,8 +42,10 @@ PUBLIC_MODULES = [
     "generation",
     "images",
     "memory",
+    "planning",
     "sampling",
     "testing",
+    "tracing",
     "training",
 ]
 PLUGINS = sorted(folder.name for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())

@@ -38,12 +38,14 @@ MODULES = {
     "flow": "Density Weighting clean_from_velocity draw_sigma per_sample resolution_shift shift_sigma sigma_weight "
     "velocity_from_clean",
     "hookspecs": "API_VERSION Register RegisterCheckpoint hookimpl",
+    "planning": "Memory Part Plan plan shapes",
     "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe save_picture to_float to_picture "
     "to_tensor to_uint8",
     "memory": "CACHES DENOISER OFFLOADS QUANTIZERS check_placement computing_device computing_dtype offload_part place "
     "quantization resident speed_up step_cache",
     "sampling": "SamplingStep check_size draw_noise sample sample_latents",
-    "testing": "check_backbone check_dataset check_loss check_metric",
+    "testing": "check_backbone check_dataset check_loss check_metric check_shapes",
+    "tracing": "Trace trace",
     "training": "Batch Feed Run read_losses train trained_with",
 }
 
@@ -123,6 +125,9 @@ OPTIONS = {
     "generate": "prompts --prompts --prompt-option --recipe --model=tiny-sd3 --adapter --width --height --downscale "
     "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --device --dtype=float32 "
     "--revision --variant --transformer --offload --quantize --attention --compile --cache --memory-gb --low-memory",
+    "plan": "--model=sd3-medium --size=4096x4096 --batch-size=1 --downscale --dtype=bfloat16 --quantize --offload "
+    "--train --train-dtype=float32 --precision=bf16 --lora-rank --optimizer=adamw --processes=1 "
+    "--gpu-gb --option --json",
     "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
     "lora": "",
     "lora merge": "model adapters --output --dtype=float32",
@@ -201,7 +206,7 @@ def test_attributes_of_the_protocols() -> None:
     """What an implementation has beside its methods."""
     assert set(d4k.Backbone.__annotations__) == {"source"}
     assert {name for name, value in vars(d4k.Backbone).items() if isinstance(value, property)} == {
-        "latent", "defaults", "trainable",
+        "latent", "defaults", "trainable", "components",
     }  # fmt: skip
     assert set(d4k.Metric.__annotations__) == {"needs", "higher_is_better", "unit"}
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from d4k.files import atomic_folder, write_json
 from d4k.plugins import registry
 from d4k.protocols import Placement
 from d4k.registry import Entry
+from d4k.shapes import empty_pipeline
 
 __all__ = [
     "CARD",
@@ -239,6 +241,10 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
         CheckpointError: a part is missing or corrupt, or does not fit its configuration; the message names it.
         ConfigError: the placement cannot be had on this machine.
     """
+    if placement.device.type == "meta":
+        return empty_pipeline(
+            pipeline_class, partial(_fetch_json, source, revision=placement.revision), placement.dtype
+        )
     memory.check_placement(placement)
     try:
         with _quiet():

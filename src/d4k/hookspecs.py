@@ -41,9 +41,20 @@ class RegisterCheckpoint(Protocol):
     """`register("tiny-sd3", backbone="sd3", source="/a/folder/or/hub-id", summary="one line")`."""
 
     def __call__(
-        self, name: str, *, backbone: str, source: str, summary: str, options: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        backbone: str,
+        source: str,
+        summary: str,
+        options: Mapping[str, Any] | None = None,
+        configs: str = "",
     ) -> None:
-        """Claim `name` for a model: a registered backbone, where its weights are, and its options of the backbone."""
+        """Claim `name` for a model: a registered backbone, where its weights are, and its options of the backbone.
+
+        Where `source` is a Hub id, `configs` may name a folder with the model's configuration files alone, in the
+        diffusers layout, so that `d4k plan` needs no network.
+        """
 
 
 @hookspec

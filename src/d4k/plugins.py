@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
+from attrs import evolve
 
 from d4k import hookspecs
 from d4k.errors import PluginError
@@ -109,9 +110,16 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
         getattr(manager.hook, hook)(register=_register(into, kind, name, version))
 
     def register_checkpoint(
-        short: str, *, backbone: str, source: str, summary: str, options: Mapping[str, Any] | None = None
+        short: str,
+        *,
+        backbone: str,
+        source: str,
+        summary: str,
+        options: Mapping[str, Any] | None = None,
+        configs: str = "",
     ) -> None:
-        into.add(Entry("checkpoint", short, source, summary, name, version, backbone, options=options or {}))
+        entry = Entry("checkpoint", short, source, summary, name, version, backbone)
+        into.add(evolve(entry, options=options or {}, configs=configs))
 
     manager.hook.register_checkpoints(register=register_checkpoint)
 

@@ -244,8 +244,14 @@ class Backbone(Protocol):
     @trainable.setter
     def trainable(self, module: torch.nn.Module) -> None: ...
 
+    @property
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """All models by name: the denoiser, text encoders, and the autoencoder as "vae". Known after `load`."""
+
     def load(self, placement: Placement) -> None:
         """Read the weights from `source`, as `placement` says.
+
+        On the device "meta" shapes are made and no weights are read; memory is planned with these.
 
         Raises:
             CheckpointError: something is missing or unreadable; the message names it.
@@ -255,7 +261,7 @@ class Backbone(Protocol):
         """Encode B prompts; with `negative`, also what classifier-free guidance steers away from.
 
         An empty prompt is encoded as an empty `negative` is: caption dropout trains the one so that guidance can use
-        the other.
+        the other. Loaded on the device "meta": tensors of the shapes that the longest prompts have.
         """
 
     def encode_image(self, pixels: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class Entry:
         pipelines: for a backbone, the diffusers pipelines it loads.
         presets: for a backbone, what it samples with, by size.
         options: for a checkpoint, options of its backbone.
+        configs: for a checkpoint, a folder with its configuration files, for planning without the Hub.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Entry:
     pipelines: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
     options: Mapping[str, Any] = field(factory=dict)
+    configs: str = ""
 
     def load(self) -> Any:
         """Import the target.

@@ -13,7 +13,7 @@ import torch
 from d4k.images import open_picture
 from d4k.protocols import Backbone, Dataset, FlowStep, Loss, Metric, Sample
 
-__all__ = ["check_backbone", "check_dataset", "check_loss", "check_metric"]
+__all__ = ["check_backbone", "check_dataset", "check_loss", "check_metric", "check_shapes"]
 
 
 def check_loss(loss: Loss) -> None:
@@ -139,6 +139,28 @@ def check_backbone(backbone: Backbone) -> None:
     finally:
         backbone.trainable = module
     assert calls, "velocity goes through whatever trainable was set to"
+    assert module in backbone.components.values(), "components has the denoiser, beside all other models"
+
+
+def check_shapes(backbone: Backbone) -> None:
+    """Check a backbone that was loaded on the device "meta", as planning does: text, latents and velocity have shapes.
+
+    Raises:
+        AssertionError: the contract does not hold.
+    """
+    _check_options(backbone)
+    weights = [tensor for part in backbone.components.values() for tensor in part.parameters()]
+    assert all(tensor.is_meta for tensor in weights), "on the device meta no weight is read"
+    spec = backbone.latent
+    for prompts in (["one"], ["one", "two"]):
+        text = backbone.encode_text(prompts, "")
+        assert len(text) == len(prompts), "encode_text gives the shapes of every prompt on the device meta"
+        assert all(t.is_meta for t in text.tensors.values()), "encode_text gives tensors on the device meta"
+        noisy = torch.empty(len(prompts), spec.channels, 4 * spec.patch, 4 * spec.patch, device="meta")
+        noisy = noisy.to(next(backbone.trainable.parameters()).dtype)
+        velocity = backbone.velocity(noisy, noisy.new_empty(len(prompts)), text, 3.0)
+        assert velocity.shape == noisy.shape, "velocity has the shape of the latent on the device meta"
+        assert velocity.is_meta, "velocity stays on the device meta"
 
 
 @torch.no_grad()

@@ -11,13 +11,14 @@ from d4k.cli.demo import demo
 from d4k.cli.evaluate import evaluate
 from d4k.cli.generate import generate
 from d4k.cli.lora import lora
+from d4k.cli.plan import plan
 from d4k.cli.plugins import plugins
 from d4k.cli.train import train
 from d4k.errors import D4KError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, train, generate, evaluate, lora, plugins)  # in the order of use
+COMMANDS = (demo, plan, train, generate, evaluate, lora, plugins)  # in the order of use
 
 
 class Commands(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from d4k import Preset, hookimpl
 
@@ -31,11 +32,14 @@ def register_backbones(register: Callable[..., None]) -> None:
 
 @hookimpl
 def register_checkpoints(register: Callable[..., None]) -> None:
-    """Register the model published with Diffusion-4K; nothing in its files says that it is trained at stride 16."""
+    """Register the published model (weights on the Hub, configuration files here), and that of Diffusion-4K."""
+    source, configs = "black-forest-labs/FLUX.1-dev", str(Path(__file__).parent / "configs" / "flux-dev")
+    register("flux-dev", backbone="flux", source=source, summary=f"{source} on the Hub (gated)", configs=configs)
     register(
         "flux-wavelet",
         backbone="flux",
         source="zhang0jhon/flux_wavelet",
         summary="FLUX.1-dev fine-tuned at 4K by the authors of Diffusion-4K (34 GB from the Hub)",
-        options={"downscale": 16},
+        options={"downscale": 16},  # nothing in its files says that it is trained at stride 16
+        configs=configs,
     )

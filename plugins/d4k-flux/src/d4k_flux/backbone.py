@@ -94,6 +94,11 @@ class FluxBackbone:
         self._trainable = module
 
     @property
+    def components(self) -> dict[str, torch.nn.Module]:
+        """Transformer, autoencoder and text encoders, as the diffusers pipeline names them."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+    @property
     def _downscale(self) -> int:
         return self.downscale or int(self.pipeline.vae_scale_factor)
 
@@ -108,11 +113,12 @@ class FluxBackbone:
         """Encode prompts: `states` (B, N, D) and `pooled` (B, P). A negative prompt has no effect on this backbone."""
         if negative:
             warnings.warn("flux has no negative prompt (its guidance is embedded): it is ignored", stacklevel=2)
-        states, pooled, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            None,
-            max_sequence_length=self.text_tokens,
-        )
+        if self.pipeline.device.type == "meta":
+            config = self.pipeline.transformer.config
+            states = torch.empty(len(prompts), self.text_tokens or 0, config.joint_attention_dim, device="meta")
+            pooled = states.new_empty(len(prompts), config.pooled_projection_dim)
+            return Conditioning({"states": states, "pooled": pooled}).to(dtype=self.pipeline.dtype)
+        states, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, max_sequence_length=self.text_tokens)
         return Conditioning({"states": states, "pooled": pooled})
 
     def encode_image(self, pixels: Tensor) -> Tensor:

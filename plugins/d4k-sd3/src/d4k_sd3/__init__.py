@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from d4k import Preset, hookimpl
 
@@ -15,6 +16,11 @@ PRESETS = (
 """Steps and guidance of arXiv 2503.18352. SD3's shift of 3 is for a latent of 128x128; it grows with the side of the
 latent, arXiv 2403.03206, section 5.3.2."""
 
+PUBLISHED = {
+    "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
+    "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
+}
+
 
 @hookimpl
 def register_backbones(register: Callable[..., None]) -> None:
@@ -26,3 +32,11 @@ def register_backbones(register: Callable[..., None]) -> None:
         pipelines=("StableDiffusion3Pipeline",),
         presets=PRESETS,
     )
+
+
+@hookimpl
+def register_checkpoints(register: Callable[..., None]) -> None:
+    """Register the published models: weights on the Hub, configuration files here."""
+    for name, source in PUBLISHED.items():
+        configs = str(Path(__file__).parent / "configs" / name)
+        register(name, backbone="sd3", source=source, summary=f"{source} on the Hub (gated)", configs=configs)

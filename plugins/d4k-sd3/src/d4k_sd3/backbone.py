@@ -97,6 +97,11 @@ class SD3Backbone:
         self._trainable = module
 
     @property
+    def components(self) -> dict[str, torch.nn.Module]:
+        """Transformer, autoencoder and text encoders, as the diffusers pipeline names them."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+    @property
     def _downscale(self) -> int:
         return self.downscale or int(self.pipeline.vae_scale_factor)
 
@@ -110,6 +115,8 @@ class SD3Backbone:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
         """Encode prompts: `states` (B, N, D) and `pooled` (B, P), and the same of `negative` where given."""
+        if self.pipeline.device.type == "meta":
+            return self._shapes(len(prompts), negative is not None)
         states, negative_states, pooled, negative_pooled = self.pipeline.encode_prompt(
             list(prompts),
             None,
@@ -122,6 +129,14 @@ class SD3Backbone:
         if negative is not None:
             tensors |= {"negative_states": negative_states, "negative_pooled": negative_pooled}
         return Conditioning(tensors)
+
+    def _shapes(self, count: int, guided: bool) -> Conditioning:
+        config = self.pipeline.transformer.config
+        length = self.pipeline.tokenizer_max_length + (self.text_tokens or 0)
+        states = torch.empty(count, length, config.joint_attention_dim, device="meta", dtype=self.pipeline.dtype)
+        pooled = states.new_empty(count, config.pooled_projection_dim)
+        names = ("", "negative_") if guided else ("",)
+        return Conditioning({f"{n}{k}": v for n in names for k, v in (("states", states), ("pooled", pooled))})
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
 from d4k.checkpoint import load_pipeline, save_pipeline
-
-__all__ = ["SanaBackbone"]
+from d4k.memory import computing_device
 
 # diffusers has this text in one place only, as the default of an argument
 INSTRUCTION = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
@@ -62,6 +61,11 @@ class SanaBackbone:
         """The size the model was trained at; steps and guidance are left to the presets."""
         return SamplingDefaults(self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor)
 
+    @property
+    def components(self) -> dict[str, torch.nn.Module]:
+        """Transformer, autoencoder and text encoder, as the diffusers pipeline names them."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
         """Encode prompts: `states` (B, N, D) and `mask` (B, N), and the same of `negative` where given."""
@@ -72,6 +76,9 @@ class SanaBackbone:
         return Conditioning(tensors)
 
     def _encode(self, texts: Sequence[str], instruction: list[str] | None) -> dict[str, Tensor]:
+        if self.pipeline.device.type == "meta":
+            mask = torch.ones(len(texts), self.text_tokens, device="meta")
+            return {"states": mask.new_empty(*mask.shape, self.pipeline.text_encoder.config.hidden_size), "mask": mask}
         # one by one, because the empty prompt has no instruction: guidance steers away from it as it stands
         encode, length = self.pipeline.encode_prompt, self.text_tokens
         rows = [
@@ -84,14 +91,14 @@ class SanaBackbone:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to latents (B, C, H/32, W/32)."""
         vae = self.pipeline.vae
-        latent: Tensor = vae.encode(pixels.to(vae.device, vae.dtype)).latent * vae.config.scaling_factor
+        latent: Tensor = vae.encode(pixels.to(computing_device(vae), vae.dtype)).latent * vae.config.scaling_factor
         return latent
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels."""
         vae = self.pipeline.vae
-        pixels: Tensor = vae.decode(latent.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample
+        pixels: Tensor = vae.decode(latent.to(computing_device(vae), vae.dtype) / vae.config.scaling_factor).sample
         return pixels
 
     def velocity(
