@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import click
@@ -17,6 +18,9 @@ from d4k.cli.train import train
 from d4k.errors import D4KError
 
 __all__ = ["main"]
+
+NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
+"""Loggers that warn whenever diffusers is imported beside a torchao of another age, whether it is used or not."""
 
 COMMANDS = (demo, plan, train, generate, evaluate, lora, plugins)  # in the order of use
 
@@ -41,6 +45,8 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="d4k")
 def main() -> None:
     """Fine-tune latent diffusion models at 4K, generate images with them, and measure honestly."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 for command in COMMANDS:
