@@ -97,6 +97,9 @@ def generate(
     if not jobs:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
     _check_output(output, len(jobs))
+    from d4k.pipeline import check_options
+
+    check_options(backbone)
     pipe = load_model(model, settings, adapters=adapters, **backbone)
     if output.suffix:
         _draw_one(pipe, jobs[0], output, settings)
