@@ -46,6 +46,7 @@ def make_vae(dtype: torch.dtype) -> Any:
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
         latent_channels=16,
+        sample_size=1024,  # diffusers' tiles are as large
         use_quant_conv=False,
         use_post_quant_conv=False,
         scaling_factor=1.0,
