@@ -343,6 +343,16 @@ def test_an_adapter_is_offloaded_with_its_model(make: Make) -> None:
     assert all(hasattr(layer, "_diffusers_hook") for layer in leaves)
 
 
+def test_weights_on_disk_take_no_adapters(one: Pipeline, make: Make, tmp_path: Path) -> None:
+    """Neither on loading, where even a missing one is not looked for, nor later; the way out is named."""
+    file, pattern = make(one), r"offload='disk' cannot hold adapters: merge them first \(d4k lora merge\)"
+    with pytest.raises(ConfigError, match=pattern):
+        Pipeline.from_pretrained("tiny-sd3", device="cpu", offload="disk", adapters=[tmp_path / "nothing"])
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", offload="disk")
+    with pytest.raises(ConfigError, match=pattern):
+        pipe.load_adapter(file)
+
+
 def test_targets_that_match_nothing_name_what_is_near(one: Pipeline) -> None:
     """Every target that was asked for must be the end of a layer's name; a block or a half name is none."""
     for target, near in (("to_qq", "attn.to_q"), ("attn", "attn.to_q|attn"), ("o_q", "to_q")):

@@ -56,6 +56,7 @@ SECTIONS = {
     "training": TrainingSettings,
 }
 LORA = {f"lora_{f.name}": f.name for f in attrs.fields(AdapterSettings)}
+DISK = "offload='disk' cannot hold adapters: merge them first (d4k lora merge), and load the merged model"
 DRAWN = ("seed", "width", "height", "steps", "guidance", "shift", "negative_prompt")
 
 
@@ -136,6 +137,8 @@ class Pipeline:
         source = checkpoint.find_model(str(model), revision=revision, variant=variant, transformer=replaced)
         if dtype not in DTYPES:
             raise UnknownNameError("dtype", dtype, DTYPES)
+        if offload == "disk" and (source.adapters or adapters):
+            raise ConfigError(DISK)
         merged = {**source.options, **options}
         wanted = [(read_adapter(name), weight) for name, weight in weighted_adapters(source.adapters, adapters).items()]
         backbone = create("backbone", source.backbone, source=source.location, **merged)
@@ -195,6 +198,8 @@ class Pipeline:
 
     def _apply(self, adapter: Adapter, weight: float, name: str | None = None) -> str:
         check_weights([weight])
+        if self._offload == "disk":
+            raise ConfigError(DISK)
         if name in self.adapters:
             raise ConfigError(f"there is an adapter '{name}' already; give another name")
         if name is not None and not re.fullmatch(r"\w+", name):
