@@ -272,6 +272,44 @@ def test_a_base_in_a_folder_is_recorded_by_its_whole_path(tmp_path: Path, monkey
     assert (source.location, source.adapters) == (str(tmp_path / "base"), (str(tmp_path / "adapter"),))
 
 
+def test_the_record_of_a_base_names_its_denoiser_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter that was trained on another `transformer` draws with it again, and is found from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu")
+    for parameter in pipe.backbone.trainable.parameters():
+        parameter.data *= 1.05
+    pipe.backbone.trainable.save_pretrained("other")  # type: ignore[operator]
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", transformer="other")
+    photos = {"dataset": "sample-photos", "dataset_options": {"names": ["coffee"]}}
+    pipe.train(**photos, output_dir="run", lora_rank=2, steps=1, width=64, height=64)  # type: ignore[arg-type]
+    monkeypatch.chdir("/")
+    again = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
+    pictures = [one.generate("a cup", width=64, height=64, steps=1)[0].tobytes() for one in (pipe, again)]
+    assert find_model(str(tmp_path / "run")).transformer == str(tmp_path / "other")
+    assert pictures[0] == pictures[1]
+
+
+def test_the_record_of_a_base_is_asked_for_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revision and variant are passed on; another variant that the user names wins."""
+    from d4k import checkpoint
+
+    (tmp_path / "adapter").mkdir()
+    given = {"revision": "v2", "variant": "fp16", "transformer": None}
+    checkpoint.write_card(tmp_path / "adapter", "sd3", {}, base="owner/name", base_loaded_with=given)
+    asked = []
+
+    def fetch(model: str, name: str, revision: str | None = None) -> Any:
+        asked.append((model, revision))
+        return None
+
+    monkeypatch.setattr(checkpoint.hub, "fetch_file", fetch)
+    monkeypatch.setattr(checkpoint, "_detect", lambda model, revision: "sd3")
+    source = find_model(str(tmp_path))
+    assert (source.location, source.revision, source.variant) == ("owner/name", "v2", "fp16")
+    assert asked == [("owner/name", "v2")]
+    assert find_model(str(tmp_path), variant="bf16").variant == "bf16"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
