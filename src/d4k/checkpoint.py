@@ -83,7 +83,8 @@ def find_model(
         model: as the user names it.
         revision: of a Hub id.
         variant: of the weight files.
-        transformer: registered name, file, folder (also of a checkpoint in a run) or Hub id of another denoiser.
+        transformer: registered name, file, folder (also of a run, or of a checkpoint in it) or Hub id of another
+            denoiser; what it was trained with comes with it.
 
     Raises:
         UnknownNameError: it is none of these.
@@ -95,11 +96,14 @@ def find_model(
         return source
     entry = _registered(transformer)
     location = transformer if entry is None else entry.target
+    if (Path(location) / "model" / "model_index.json").is_file():
+        location = str(Path(location) / "model")
     state = _state(Path(location))
     chosen = location if state is None else str(state / TRAINABLE)
     told = {} if entry is None else entry.options
     card = read_card(location) if Path(location).is_dir() else {}
-    return evolve(source, transformer=chosen, options={**source.options, **told, **card.get("options", {})})
+    options = {**source.options, **told, **card.get("options", {})}
+    return evolve(source, transformer=chosen, options=options, training=card.get("training", source.training))
 
 
 def _find(model: str, revision: str | None, variant: str | None) -> Source:
@@ -175,7 +179,9 @@ def _from_state(state: Path) -> Source:
         )
     config = read_toml(record)
     if "adapter" in config:
-        raise CheckpointError(f"{state} holds an adapter whose run has not ended: finish it with d4k train --resume")
+        ended = (record.parent / "adapter").is_dir()
+        way = f"its run has ended: give {record.parent}" if ended else "finish its run with d4k train --resume"
+        raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     base = find_model(config["model"], **{name: config.get(name) for name in LOADED_WITH})
     return evolve(base, options={**base.options, **config.get("backbone", {})}, transformer=str(state / TRAINABLE))
 
