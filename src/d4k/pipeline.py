@@ -37,7 +37,7 @@ from d4k.config import (
     from_mapping,
     read_toml,
 )
-from d4k.errors import ConfigError, OutputError, UnknownNameError, did_you_mean
+from d4k.errors import ConfigError, UnknownNameError, did_you_mean
 from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, refuse_used
 from d4k.generation import Job
@@ -368,7 +368,7 @@ class Pipeline:
 
     def _recipe(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All that makes a picture what it is."""
-        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values()) if adapter.weight]
+        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values())]
         fixed = {"options": dict(self._options), **self._facts, "versions": generation.versions()}
         if used:
             fixed["adapters"] = used
@@ -504,8 +504,7 @@ class Pipeline:
             )
         self._refuse("save", "offload", "quantize")
         target = Path(folder)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError(f"{target} exists and is not empty; name another folder")
+        refuse_used(target)
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
             checkpoint.write_card(temporary, self._name, self._options, training=self._training)
