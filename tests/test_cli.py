@@ -502,7 +502,7 @@ def test_presets_are_in_the_help(install: Callable[..., None]) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "lora", "plugins", "demo"])
+@pytest.mark.parametrize("command", ["plan", "train", "generate", "evaluate", "lora", "plugins", "demo"])
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""
     lines = [line.strip() for line in d4k(command, "--help").stdout.splitlines()]
@@ -523,3 +523,25 @@ def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(message)
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "a cat", *FAKE, "--option", "device=cpu"], "'device' is not an option of the backbone"),
+        (["generate", "a cat", *FAKE, "--option", "source=x"], "'source' is not an option of the backbone"),
+        (["generate", "a cat", *FAKE, "--device", "meta"], "device 'meta' is not available here"),
+        (
+            ["generate", "a cat", *FAKE, "--memory-gb", "nan"],
+            "memory_gb must be a number of gigabytes above 0",
+        ),
+        (["generate", "a cat", *FAKE, "--shift", "0"], "shift must be a number above 0, got 0"),
+        (["generate", "a cat", *FAKE, "--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
+        (["plan", "--model", "fake-model", "--option", "width=5"], "'width' is not an option of the backbone"),
+        (["train", *settings(), "--set", "backbone.dtype=bfloat16"], "'dtype' is not an option of the backbone"),
+    ],
+)
+def test_values_that_mean_nothing_are_one_line(arguments: list[str], message: str, photos: Path) -> None:
+    """No traceback, and nothing written."""
+    assert message in refused(*arguments)
+    assert not Path("images").exists()

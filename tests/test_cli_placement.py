@@ -88,5 +88,6 @@ def test_training_takes_its_base_from_the_configuration(monkeypatch: pytest.Monk
             catch_exceptions=False,
         )
     assert seen == {
-        "device": None, "revision": None, "variant": "fp16", "transformer": "my.safetensors", "memory_gb": 3.0,
+        "device": None, "dtype": "float32", "revision": None, "variant": "fp16",
+            "transformer": "my.safetensors", "memory_gb": 3.0,
     }  # fmt: skip

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import torch
 from attrs import frozen
 
+from d4k.autoencoder.free import free_bytes
 from d4k.memory import DENOISER, QUANTIZERS
 
 __all__ = ["Choice", "Machine", "choose", "measure"]
@@ -45,14 +46,8 @@ class Choice:
 
 def measure(device: torch.device) -> Machine:
     """What this machine has free now."""
-    import psutil
-
-    memory = psutil.virtual_memory().available / GB
-    free = memory
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0] / GB
-    elif device.type == "mps":
-        free = min(memory, (torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()) / GB)
+    memory, free = free_bytes(torch.device("cpu")) / GB, free_bytes(device) / GB
+    free = min(free, memory) if device.type == "mps" else free  # it is the same memory
     return Machine(device.type, free, memory, frozenset(p for p in QUANTIZERS.values() if find_spec(p)))
 
 

@@ -5,6 +5,7 @@ Every rung of the ladder is an option of `Pipeline.from_pretrained`; `docs/memor
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -58,6 +59,8 @@ def check_placement(placement: Placement) -> None:
         ConfigError: a device, a package or another setting stands against it; the message says what to do.
     """
     offload, quantize = placement.offload, placement.quantize
+    if placement.memory_gb is not None and not 0 < placement.memory_gb < math.inf:
+        raise ConfigError(f"memory_gb must be a number of gigabytes above 0, got {placement.memory_gb}")
     if offload is not None and offload not in OFFLOADS:
         raise UnknownNameError("offload", offload, OFFLOADS)
     if quantize is not None and quantize not in QUANTIZERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import warnings
@@ -47,7 +48,7 @@ from d4k.presets import choose_settings, deviations
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
 from d4k.registry import Kind
 
-__all__ = ["Pipeline", "choose_device", "metrics_by_name", "train_from_config"]
+__all__ = ["Pipeline", "check_options", "choose_device", "metrics_by_name", "train_from_config"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SECTIONS = {
@@ -526,11 +527,13 @@ def choose_device(name: str | None = None) -> torch.device:
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        process = get_cpu_distributed_information()  # of any launcher, not of CPUs only
-        name += f":{process.local_rank}" if name == "cuda" and process.world_size > 1 else ""
+    process = get_cpu_distributed_information()  # of any launcher, not of CPUs only
+    name += f":{process.local_rank}" if name == "cuda" and process.world_size > 1 else ""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device '{name}' is not available here; try 'cuda', 'mps' or 'cpu'") from error
     return device
@@ -542,6 +545,7 @@ def train_from_config(
     """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read."""
     if not resume:
         refuse_used(Path(config.output_dir))
+    check_options(config.backbone)
     dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
     frozen = config.adapter is not None  # weights that are not trained need no more digits than are computed with
     dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(config.training.precision, "float32") if frozen else "float32"
@@ -556,6 +560,18 @@ def train_from_config(
         **config.backbone,
     )
     return pipe.run(config, dataset=dataset, loss=loss, resume=resume)
+
+
+def check_options(options: Mapping[str, Any], call: Callable[..., Any] = Pipeline.from_pretrained) -> None:
+    """Refuse options of a backbone that `call`, to which they are handed on, would take for its own.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    taken = {*inspect.signature(call).parameters, "source"}
+    for name in options:
+        if name in taken:
+            raise ConfigError(f"'{name}' is not an option of the backbone but a setting of its own: take it out there")
 
 
 def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:

@@ -211,12 +211,14 @@ def shapes(model: str, dtype: str = "bfloat16", **options: Any) -> Backbone:
         options: of the backbone.
 
     Raises:
-        UnknownNameError: there is no such model.
+        UnknownNameError: there is no such model or dtype.
         CheckpointError: a configuration file is missing, or the Hub cannot be reached for it.
 
     >>> shapes("sd3-medium", downscale=16).latent.granularity
     32
     """
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     source = _find(model)
     backbone: Backbone = create("backbone", source.backbone, source=source.location, **{**source.options, **options})
     backbone.load(Placement(torch.device("meta"), DTYPES[dtype]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,10 @@ def choose_settings(
         chosen[key] = next((source[key] for source in sources if source.get(key) is not None), None)
         if chosen[key] is None and key != "shift":  # that one, the scheduler decides
             raise ConfigError(f"backbone '{name}' has no preset for {key}: give {key}")
+    if not 0 <= chosen["guidance"] < math.inf:
+        raise ConfigError(f"guidance must be a number of at least 0, got {chosen['guidance']}")
+    if chosen["shift"] is not None and not 0 < chosen["shift"] < math.inf:
+        raise ConfigError(f"shift must be a number above 0, got {chosen['shift']}; 1 changes nothing")
     return chosen
 
 

@@ -207,8 +207,14 @@ def model_parts(folder: Path) -> dict[str, tuple[str, Any]]:
 
     Args:
         folder: holds `model_index.json`.
+
+    Raises:
+        CheckpointError: it does not.
     """
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'model_index.json'} is missing or not JSON. {AGAIN}") from error
     found = {}
     for name, entry in index.items():
         if isinstance(entry, list) and entry[0] in ("diffusers", "transformers"):

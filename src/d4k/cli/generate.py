@@ -100,6 +100,9 @@ def generate(
     if not jobs:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
     _check_output(output, len(jobs))
+    from d4k.pipeline import check_options
+
+    check_options(backbone)
     pipe = load_model(model, settings, adapters=adapters, **backbone)
     _warn_of_changes(pipe, recorded)
     if output.suffix:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from d4k.errors import ConfigError
 
@@ -55,8 +56,11 @@ def plan(
         raise ConfigError(f"cannot write a plan to '{json_file.name}': the ending must be .json")
     from d4k import planning
     from d4k.config import with_settings
+    from d4k.pipeline import check_options
 
     chosen = with_settings({} if downscale is None else {"downscale": downscale}, list(options))
+    check_options(chosen, planning.plan)
+    _warn_of_unused(settings)
     found = planning.plan(model, width=width, height=height, **settings, **chosen)
     for line in _lines(found, gpu_gb, offload):
         click.echo(line)
@@ -66,6 +70,15 @@ def plan(
         from d4k.files import write_json
 
         write_json(json_file, attrs.asdict(found))
+
+
+def _warn_of_unused(settings: dict[str, Any]) -> None:
+    """Name what is only of training, where training is not planned."""
+    given = click.get_current_context().get_parameter_source
+    training = ("train_dtype", "precision", "lora_rank", "optimizer", "processes")
+    unused = [f"--{name.replace('_', '-')}" for name in training if given(name) is not ParameterSource.DEFAULT]
+    if unused and not settings["train"]:
+        click.echo(f"warning: {', '.join(unused)} without --train: ignored", err=True)
 
 
 def read_size(text: str) -> tuple[int, int]:

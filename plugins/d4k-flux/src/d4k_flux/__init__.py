@@ -35,11 +35,6 @@ def register_checkpoints(register: Callable[..., None]) -> None:
     """Register the published model (weights on the Hub, configuration files here), and that of Diffusion-4K."""
     source, configs = "black-forest-labs/FLUX.1-dev", str(Path(__file__).parent / "configs" / "flux-dev")
     register("flux-dev", backbone="flux", source=source, summary=f"{source} on the Hub (gated)", configs=configs)
-    register(
-        "flux-wavelet",
-        backbone="flux",
-        source="zhang0jhon/flux_wavelet",
-        summary="FLUX.1-dev fine-tuned at 4K by the authors of Diffusion-4K (34 GB from the Hub)",
-        options={"downscale": 16},  # nothing in its files says that it is trained at stride 16
-        configs=configs,
-    )
+    source, summary = "zhang0jhon/flux_wavelet", "FLUX.1-dev fine-tuned at 4K by the authors of Diffusion-4K (34 GB)"
+    stride = {"downscale": 16}  # nothing in its files says that it is trained so
+    register("flux-wavelet", backbone="flux", source=source, summary=summary, options=stride, configs=configs)

@@ -134,7 +134,7 @@ class FluxBackbone:
     def velocity(
         self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
     ) -> Tensor:
-        """Predict the velocity; `guidance` is an input of the model, None is the option of that name."""
+        """Predict the velocity; `guidance` is an input of the model; None is 3.5, what it was trained with."""
         text = conditioning.tensors
         scale = None
         if self.pipeline.transformer.config.guidance_embeds:

@@ -16,10 +16,7 @@ PRESETS = (
 """Steps and guidance of arXiv 2503.18352. SD3's shift of 3 is for a latent of 128x128; it grows with the side of the
 latent, arXiv 2403.03206, section 5.3.2."""
 
-PUBLISHED = {
-    "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
-    "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
-}
+MEDIUM, LARGE = "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/stable-diffusion-3.5-large"
 
 
 @hookimpl
@@ -37,6 +34,6 @@ def register_backbones(register: Callable[..., None]) -> None:
 @hookimpl
 def register_checkpoints(register: Callable[..., None]) -> None:
     """Register the published models: weights on the Hub, configuration files here."""
-    for name, source in PUBLISHED.items():
+    for name, source in (("sd3-medium", MEDIUM), ("sd3.5-large", LARGE)):
         configs = str(Path(__file__).parent / "configs" / name)
         register(name, backbone="sd3", source=source, summary=f"{source} on the Hub (gated)", configs=configs)
