@@ -10,12 +10,14 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import safe_open
 from torch import Tensor
 
 from d4k import CheckpointError, ConfigError, Pipeline, Placement
 from d4k.builtin import FolderDataset, MSELoss
-from d4k.checkpoint import CARD, find_model
+from d4k.checkpoint import CARD, find_model, read_card
+from d4k.cli import main
 from d4k.config import AdapterSettings, RunConfig, from_mapping, read_toml
 from d4k.training import train
 
@@ -270,6 +272,110 @@ def test_a_base_in_a_folder_is_recorded_by_its_whole_path(tmp_path: Path, monkey
     monkeypatch.chdir("/")
     source = find_model(str(tmp_path / "adapter"))
     assert (source.location, source.adapters) == (str(tmp_path / "base"), (str(tmp_path / "adapter"),))
+
+
+def test_what_is_recorded_after_a_run_is_what_is_in_memory(tmp_path: Path) -> None:
+    """A full run's folder replaces transformer and merged adapters, and is the base of an adapter trained after it."""
+    common: dict[str, Any] = {"dataset": "sample-photos", "dataset_options": {"names": ["coffee"]}, "width": 64}
+    common |= {"height": 64, "steps": 1, "save_every": 1}
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu")
+    pipe.backbone.trainable.save_pretrained(tmp_path / "other")  # type: ignore[operator]
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", transformer=tmp_path / "other")
+    pipe.train(**common, output_dir=tmp_path / "first", lora_rank=2)
+    pipe.merge_adapters()
+    with pytest.raises(ConfigError, match="holds merged adapters .*: save_pretrained first, and load that"):
+        pipe.train(**common, output_dir=tmp_path / "refused", lora_rank=2)
+    assert not (tmp_path / "refused").exists()
+    pipe.train(**common, output_dir=tmp_path / "full")
+    recipe = pipe.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]
+    assert recipe["model"] == str(tmp_path / "full" / "model")
+    assert not {"transformer", "adapters"} & recipe.keys()
+    again = pipe.train(**{**common, "steps": 2}, output_dir=tmp_path / "full", resume=True)
+    assert read_toml(again.output_dir / "config.toml")["transformer"] == str(tmp_path / "other")
+    run = pipe.train(**common, output_dir=tmp_path / "second", lora_rank=2)
+    assert run.adapter is not None
+    record = read_card(str(run.adapter))
+    assert (record["base"], "transformer" in record) == (str(tmp_path / "full" / "model"), False)
+    assert len(pipe.train(**{**common, "steps": 2}, output_dir=run.output_dir, lora_rank=2, resume=True).losses) == 2
+
+
+def test_a_model_takes_over_how_its_adapter_was_trained(tmp_path: Path) -> None:
+    """Stride, positions and shift hold beside `adapters=` as from the run's folder, and in what is merged from it."""
+    options = {"downscale": 16, "positions": "interpolate"}
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", **options)
+    photos = {"dataset": "sample-photos", "dataset_options": {"names": ["coffee"]}}
+    run, merged = str(tmp_path / "run"), str(tmp_path / "merged")
+    pipe.train(**photos, output_dir=run, lora_rank=2, steps=1, width=64, height=64, shift=2.5)  # type: ignore[arg-type]
+    result = CliRunner().invoke(main, ["lora", "merge", "tiny-sd3", run, "--output", merged])
+    assert result.exit_code == 0, result.output
+    settings: dict[str, Any] = {"width": 64, "height": 64, "steps": 1}
+    expected = Pipeline.from_pretrained(run, device="cpu").generate("a cup", **settings)[0]
+    beside = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters=[run])
+    picture = beside.generate("a cup", **settings)[0]
+    assert picture.tobytes() == expected.tobytes()
+    assert picture.info["d4k"]["shift"] == 2.5
+    assert read_card(merged)["training"] == read_card(f"{run}/adapter")["training"]
+    assert options.items() <= read_card(merged)["options"].items()
+    other = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters=[run], downscale=8)
+    with pytest.warns(UserWarning, match=r"draws otherwise than it was trained: downscale 8, trained 16\."):
+        other.generate("a cup", **settings)
+    later = Pipeline.from_pretrained("tiny-sd3", device="cpu")
+    later.load_adapter(run)
+    with pytest.warns(UserWarning, match="downscale 8, trained 16; positions native, trained interpolate"):
+        later.generate("a cup", **settings)
+    off = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters={run: 0.0})
+    assert off.backbone.latent.downscale == 8
+
+
+def test_an_adapter_that_was_trained_otherwise_than_its_model_is_said_to(tmp_path: Path) -> None:
+    """The model's own record counts."""
+    photos = {"dataset": "sample-photos", "dataset_options": {"names": ["coffee"]}}
+    for name, shift, rank in (("model", 2.0, {}), ("run", 3.0, {"lora_rank": 2})):
+        pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu")
+        size: dict[str, Any] = {"steps": 1, "width": 64, "height": 64, "shift": shift}
+        pipe.train(**photos, output_dir=tmp_path / name, **size, **rank)  # type: ignore[arg-type]
+    pipe = Pipeline.from_pretrained(tmp_path / "model", device="cpu")
+    with pytest.warns(UserWarning, match=r"adapter .*run was trained with shift 3.0 \(the model with 2.0\)"):
+        pipe.load_adapter(tmp_path / "run")
+    assert pipe.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]["shift"] == 2.0
+
+
+def test_the_record_of_a_base_names_its_denoiser_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter that was trained on another `transformer` draws with it again, and is found from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu")
+    for parameter in pipe.backbone.trainable.parameters():
+        parameter.data *= 1.05
+    pipe.backbone.trainable.save_pretrained("other")  # type: ignore[operator]
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", transformer="other")
+    photos = {"dataset": "sample-photos", "dataset_options": {"names": ["coffee"]}}
+    pipe.train(**photos, output_dir="run", lora_rank=2, steps=1, width=64, height=64)  # type: ignore[arg-type]
+    monkeypatch.chdir("/")
+    again = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
+    pictures = [one.generate("a cup", width=64, height=64, steps=1)[0].tobytes() for one in (pipe, again)]
+    assert find_model(str(tmp_path / "run")).transformer == str(tmp_path / "other")
+    assert pictures[0] == pictures[1]
+
+
+def test_the_record_of_a_base_is_asked_for_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revision and variant are passed on; another variant that the user names wins."""
+    from d4k import checkpoint
+
+    (tmp_path / "adapter").mkdir()
+    given = {"revision": "v2", "variant": "fp16", "transformer": None}
+    checkpoint.write_card(tmp_path / "adapter", "sd3", {}, base="owner/name", base_loaded_with=given)
+    asked = []
+
+    def fetch(model: str, name: str, revision: str | None = None) -> Any:
+        asked.append((model, revision))
+        return None
+
+    monkeypatch.setattr(checkpoint.hub, "fetch_file", fetch)
+    monkeypatch.setattr(checkpoint, "_detect", lambda model, revision: "sd3")
+    source = find_model(str(tmp_path))
+    assert (source.location, source.revision, source.variant) == ("owner/name", "v2", "fp16")
+    assert asked == [("owner/name", "v2")]
+    assert find_model(str(tmp_path), variant="bf16").variant == "bf16"
 
 
 @pytest.mark.parametrize(

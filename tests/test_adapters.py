@@ -12,6 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from click.testing import CliRunner
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from d4k import CheckpointError, ConfigError, Pipeline, UnknownNameError
 from d4k.adapter_files import Adapter, read_adapter, write_adapter
 from d4k.adapters import TARGETS, add_adapter, loaded_adapters, trained_adapter
-from d4k.checkpoint import find_model
+from d4k.checkpoint import find_model, write_card
 from d4k.cli import main
 from d4k.config import AdapterSettings
+from d4k.images import save_picture
 from d4k.sampling import draw_noise, sample_latents
 
 STOCK = {"tiny-sd3": diffusers.StableDiffusion3Pipeline, "tiny-flux": diffusers.FluxPipeline}
@@ -230,7 +232,7 @@ def test_merged_adapters_draw_the_same_and_are_saved(pipe: Pipeline, make: Make,
 
 
 def test_the_recipe_records_adapters_by_content(one: Pipeline, make: Make) -> None:
-    """Name, source, weight and SHA-256 of those that are on; no word of them where there are none."""
+    """Name, source, weight and SHA-256, also of one that is off; no word of them where there are none."""
     assert "adapters" not in one.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]
     file = make(one)
     one.load_adapter(file.parent, 0.5)
@@ -239,6 +241,31 @@ def test_the_recipe_records_adapters_by_content(one: Pipeline, make: Make) -> No
         {"name": "first", "source": str(file.parent), "sha256": read_adapter(file).sha256, "weight": 0.5}
     ]
     json.dumps(recipe)
+    one.set_adapters({})
+    recipe = one.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]
+    assert [used["weight"] for used in recipe["adapters"]] == [0.0]
+
+
+def test_a_recipe_is_repeated_with_the_weights_of_its_adapters(make: Make, tmp_path: Path) -> None:
+    """One that its model brings and that was off stays off; one that was on twice counts twice; a new file is told."""
+    pipe, run = bare(loaded("tiny-sd3")), CliRunner().invoke
+    file = make(pipe, "adapter")
+    write_card(file.parent, "sd3", {}, base="tiny-sd3")
+    small: dict[str, Any] = {"width": 64, "height": 64, "steps": 1}
+    for weight in (0.0, 0.5):
+        pipe = Pipeline.from_pretrained(file.parent, device="cpu", adapters={file.parent: weight})
+        pipe.load_adapter(file, weight, name="again")
+        picture = pipe.generate("a cup", **small)[0]
+        save_picture(picture, tmp_path / f"{weight}.png", recipe=picture.info["d4k"])
+        words = ["generate", "--recipe", str(tmp_path / f"{weight}.png"), "--device", "cpu", "--output"]
+        result = run(main, [*words, str(tmp_path / f"{weight}-again.png")])
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / f"{weight}-again.png") as image:
+            assert np.abs(np.asarray(image).astype(int) - np.asarray(picture)).max() <= 1
+    adapter = read_adapter(file)
+    write_adapter(evolve(adapter, settings={**adapter.settings, "lora_alpha": 3}), file)
+    with pytest.warns(UserWarning, match="the recipe was made with another version of .*adapter"):
+        run(main, [*words, str(tmp_path / "changed.png")], catch_exceptions=False)
 
 
 def test_the_recipe_repeats_the_picture(one: Pipeline, make: Make) -> None:
@@ -343,6 +370,16 @@ def test_an_adapter_is_offloaded_with_its_model(make: Make) -> None:
     assert all(hasattr(layer, "_diffusers_hook") for layer in leaves)
 
 
+def test_weights_on_disk_take_no_adapters(one: Pipeline, make: Make, tmp_path: Path) -> None:
+    """Neither on loading, where even a missing one is not looked for, nor later; the way out is named."""
+    file, pattern = make(one), r"offload='disk' cannot hold adapters: merge them first \(d4k lora merge\)"
+    with pytest.raises(ConfigError, match=pattern):
+        Pipeline.from_pretrained("tiny-sd3", device="cpu", offload="disk", adapters=[tmp_path / "nothing"])
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", offload="disk")
+    with pytest.raises(ConfigError, match=pattern):
+        pipe.load_adapter(file)
+
+
 def test_targets_that_match_nothing_name_what_is_near(one: Pipeline) -> None:
     """Every target that was asked for must be the end of a layer's name; a block or a half name is none."""
     for target, near in (("to_qq", "attn.to_q"), ("attn", "attn.to_q|attn"), ("o_q", "to_q")):
@@ -383,6 +420,7 @@ def test_the_command_line_draws_and_merges(one: Pipeline, make: Make, tmp_path: 
 
 
 def test_nothing_to_merge_is_said(tmp_path: Path) -> None:
-    """A merge of no adapter would be a copy."""
+    """A merge of no adapter would be a copy; no folder is left."""
     result = CliRunner().invoke(main, ["lora", "merge", "tiny-sd3", "--output", str(tmp_path / "none")])
     assert (result.exit_code, "there is no adapter to merge into tiny-sd3" in result.stderr) == (2, True)
+    assert not (tmp_path / "none").exists()

@@ -240,6 +240,26 @@ class TestRun:
         state = run / "checkpoints" / "step-00000002"
         assert np.array_equal(draw("tiny-sd3", transformer=state, positions="interpolate"), draw(run))
 
+    def test_finished_run_serves_as_a_transformer(self, run: Path) -> None:
+        """With the options and the training of its model, not as its last checkpoint, which says neither."""
+        source, model = find_model("tiny-sd3", transformer=str(run)), find_model(str(run))
+        assert source.transformer == model.location
+        assert source.options == model.options
+        assert source.training == model.training != {}
+        assert np.array_equal(draw("tiny-sd3", transformer=run), draw(run))
+
+    def test_checkpoint_of_an_adapter_says_what_to_give(self, tmp_path: Path) -> None:
+        """The folder of a run that has ended; one that has not is to be finished."""
+        state = tmp_path / "checkpoints" / "step-00000001"
+        state.mkdir(parents=True)
+        (state / "trainable.safetensors").touch()
+        (tmp_path / "config.toml").write_text('model = "tiny-sd3"\n[adapter]\nrank = 2\n')
+        with pytest.raises(CheckpointError, match="which is no model: finish its run with d4k train --resume"):
+            find_model(str(state))
+        (tmp_path / "adapter").mkdir()
+        with pytest.raises(CheckpointError, match=f"which is no model: its run has ended: give {tmp_path}$"):
+            find_model(str(state))
+
     def test_checkpoint_without_its_run_says_what_to_give(self, run: Path, tmp_path: Path) -> None:
         """The configuration that names the base model is gone."""
         state = shutil.copytree(run / "checkpoints" / "step-00000001", tmp_path / "step-00000001")

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from d4k import CheckpointError, ConfigError, Pipeline, UnknownNameError
+from d4k.checkpoint import write_card
 from d4k.cli import main
 from d4k.planning import plan, shapes
 from d4k.testing import check_shapes
@@ -61,6 +62,19 @@ def test_shapes_are_those_of_the_loaded_model(name: str) -> None:
 def test_a_published_model_is_planned_by_its_hub_id_without_a_network() -> None:
     """The configuration files of the plugin stand for it."""
     assert shapes("black-forest-labs/FLUX.1-dev").latent.channels == 16
+
+
+def test_what_was_trained_on_a_published_model_is_planned_without_a_network(tmp_path: Path) -> None:
+    """An adapter of `sd3-medium`, and a run over it that has not ended, with their options."""
+    write_card(tmp_path, "sd3", {"downscale": 16}, base="sd3-medium")
+    state = tmp_path / "run" / "checkpoints" / "step-00000001"
+    state.mkdir(parents=True)
+    (state / "trainable.safetensors").touch()
+    (tmp_path / "run" / "config.toml").write_text('model = "sd3-medium"\n[backbone]\ndownscale = 16\n')
+    for model in (tmp_path, state):
+        backbone = shapes(str(model))
+        assert sum(p.numel() for p in backbone.trainable.parameters()) == PARAMETERS["sd3-medium"]["transformer"]
+        assert backbone.latent.downscale == 16
 
 
 def test_another_hub_id_needs_the_network() -> None:

@@ -29,8 +29,8 @@ MODULES = {
     "adapters": "Applied TARGETS TRAINED add_adapter check_fit check_targets check_weights load_adapter "
     "loaded_adapters merge_adapters set_adapters trained_adapter weighted_adapters",
     "autoencoder": "decode encode footprint own_downscale",
-    "checkpoint": "CARD Source find_model latest_state load_pipeline load_state read_card save_pipeline save_state "
-    "write_card",
+    "checkpoint": "CARD LOADED_WITH Source find_model latest_state load_pipeline load_state read_card save_pipeline "
+    "save_state write_card",
     "config": "AdapterSettings Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings "
     "TrainingSettings from_mapping read_toml with_settings write_toml",
     "evaluation": "check_needs evaluate markdown_table score_table write_scores",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,6 +48,7 @@ class Adapter:
         settings: of peft's `LoraConfig`: `r`, `lora_alpha`, `target_modules`, and what else is not its default.
         sha256: of the file, in hexadecimal.
         base: the model it was trained on; empty where that is not recorded.
+        training: what it was trained with, where that is recorded; see `d4k.training.trained_with`.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Adapter:
     settings: Mapping[str, Any]
     sha256: str = ""
     base: str = ""
+    training: Mapping[str, Any] = field(factory=dict)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -127,8 +129,8 @@ def read_adapter(source: str | Path) -> Adapter:
         raise CheckpointError(f"cannot read adapter {file}: {error}; is it cut short? Get it again") from error
     own, alphas = _split(file, tensors)
     _check_pairs(file, own)
-    base = str(read_card(str(file.parent)).get("base", ""))
-    adapter = Adapter(str(source), own, {}, sha256, base)
+    card = read_card(str(file.parent))
+    adapter = Adapter(str(source), own, {}, sha256, str(card.get("base", "")), card.get("training", {}))
     stored = {key.removeprefix(PREFIX): value for key, value in settings.items() if key.startswith(PREFIX)}
     adapter = evolve(adapter, settings=stored or _settings(adapter, alphas))
     for layer, rank, _ in _said(adapter):

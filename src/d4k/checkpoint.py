@@ -27,6 +27,7 @@ from d4k.shapes import empty_pipeline
 
 __all__ = [
     "CARD",
+    "LOADED_WITH",
     "Source",
     "find_model",
     "latest_state",
@@ -40,6 +41,9 @@ __all__ = [
 
 CARD = "d4k.json"
 """Beside a model's `model_index.json`: the backbone's name, its options, and what the model was trained with."""
+
+LOADED_WITH = ("revision", "variant", "transformer")
+"""What beside its name makes a model: the arguments of `find_model`, in a run's configuration and an adapter's card."""
 
 FORMAT = 1
 TRAINABLE = "trainable.safetensors"
@@ -79,7 +83,8 @@ def find_model(
         model: as the user names it.
         revision: of a Hub id.
         variant: of the weight files.
-        transformer: registered name, file, folder (also of a checkpoint in a run) or Hub id of another denoiser.
+        transformer: registered name, file, folder (also of a run, or of a checkpoint in it) or Hub id of another
+            denoiser; what it was trained with comes with it.
 
     Raises:
         UnknownNameError: it is none of these.
@@ -91,11 +96,14 @@ def find_model(
         return source
     entry = _registered(transformer)
     location = transformer if entry is None else entry.target
+    if (Path(location) / "model" / "model_index.json").is_file():
+        location = str(Path(location) / "model")
     state = _state(Path(location))
     chosen = location if state is None else str(state / TRAINABLE)
     told = {} if entry is None else entry.options
     card = read_card(location) if Path(location).is_dir() else {}
-    return evolve(source, transformer=chosen, options={**source.options, **told, **card.get("options", {})})
+    options = {**source.options, **told, **card.get("options", {})}
+    return evolve(source, transformer=chosen, options=options, training=card.get("training", source.training))
 
 
 def _find(model: str, revision: str | None, variant: str | None) -> Source:
@@ -133,7 +141,8 @@ def _registered(model: str) -> Entry | None:
 def _with_adapter(folder: str, card: Mapping[str, Any], variant: str | None) -> Source:
     """The model that an adapter was trained on, with the adapter."""
     try:
-        base = find_model(card["base"], variant=variant)
+        given = {name: card.get(name) for name in LOADED_WITH}
+        base = find_model(card["base"], **{**given, "variant": variant or given["variant"]})
     except (CheckpointError, UnknownNameError) as error:
         raise CheckpointError(
             f"the adapter in {folder} was trained on '{card['base']}', which cannot be had: {error} "
@@ -170,10 +179,10 @@ def _from_state(state: Path) -> Source:
         )
     config = read_toml(record)
     if "adapter" in config:
-        raise CheckpointError(f"{state} holds an adapter whose run has not ended: finish it with d4k train --resume")
-    base = find_model(
-        **{name: config[name] for name in ("model", "revision", "variant", "transformer") if name in config}
-    )
+        ended = (record.parent / "adapter").is_dir()
+        way = f"its run has ended: give {record.parent}" if ended else "finish its run with d4k train --resume"
+        raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
+    base = find_model(config["model"], **{name: config.get(name) for name in LOADED_WITH})
     return evolve(base, options={**base.options, **config.get("backbone", {})}, transformer=str(state / TRAINABLE))
 
 
@@ -351,6 +360,7 @@ def write_card(
     *,
     training: Mapping[str, Any] | None = None,
     base: str | None = None,
+    base_loaded_with: Mapping[str, str | None] | None = None,
 ) -> None:
     """Write `d4k.json`, so that the model is loaded again with the same backbone and options.
 
@@ -359,15 +369,24 @@ def write_card(
         backbone: registered name.
         options: of the backbone.
         training: what the model was trained with; see `d4k.training.trained_with`.
-        base: for an adapter, the model it was trained on; a folder is recorded by its absolute path.
+        base: for an adapter, the model it was trained on; what is on this disk is recorded by its absolute path.
+        base_loaded_with: for an adapter, those of `LOADED_WITH` that the model was loaded with.
     """
     card: dict[str, Any] = {"format": FORMAT, "backbone": backbone, "options": dict(options)}
     if training:
         card["training"] = dict(training)
     if base is not None:
-        registered = ("checkpoint", base) in registry().entries
-        card["base"] = base if registered or not Path(base).is_dir() else str(Path(base).resolve())
-    write_json(folder / CARD, card)
+        card["base"] = _absolute(base)
+    given = {name: value for name, value in (base_loaded_with or {}).items() if value is not None}
+    if "transformer" in given:
+        given["transformer"] = _absolute(given["transformer"])
+    write_json(folder / CARD, card | given)
+
+
+def _absolute(name: str) -> str:
+    """A name that is valid from every folder."""
+    registered = ("checkpoint", name) in registry().entries
+    return name if registered or not Path(name).exists() else str(Path(name).resolve())
 
 
 def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any, schedule: Any) -> Path:

@@ -36,13 +36,14 @@ from d4k.config import (
     RunConfig,
     TrainingSettings,
     from_mapping,
+    read_toml,
 )
-from d4k.errors import ConfigError, OutputError, UnknownNameError, did_you_mean
+from d4k.errors import ConfigError, UnknownNameError, did_you_mean
 from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, refuse_used
 from d4k.generation import Job
 from d4k.images import to_picture
-from d4k.plugins import create
+from d4k.plugins import create, registry
 from d4k.presets import choose_settings, deviations
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
 from d4k.registry import Kind
@@ -57,6 +58,7 @@ SECTIONS = {
     "training": TrainingSettings,
 }
 LORA = {f"lora_{f.name}": f.name for f in attrs.fields(AdapterSettings)}
+DISK = "offload='disk' cannot hold adapters: merge them first (d4k lora merge), and load the merged model"
 DRAWN = ("seed", "width", "height", "steps", "guidance", "shift", "negative_prompt")
 
 
@@ -86,6 +88,7 @@ class Pipeline:
         self.merged: tuple[Applied, ...] = ()
         self._training, self._facts = dict(training or {}), dict(facts or {})
         self._weights, self._warned, self._offload = model, False, offload
+        self._loaded = {"model": model, **_loaded_with(self._facts)}
 
     @classmethod
     def from_pretrained(
@@ -137,8 +140,12 @@ class Pipeline:
         source = checkpoint.find_model(str(model), revision=revision, variant=variant, transformer=replaced)
         if dtype not in DTYPES:
             raise UnknownNameError("dtype", dtype, DTYPES)
-        merged = {**source.options, **options}
+        if offload == "disk" and (source.adapters or adapters):
+            raise ConfigError(DISK)
         wanted = [(read_adapter(name), weight) for name, weight in weighted_adapters(source.adapters, adapters).items()]
+        learnt = _learnt(wanted, source.training)
+        implementation = registry().get("backbone", source.backbone).load()
+        merged = {**source.options, **_as_options(implementation, learnt), **options}
         backbone = create("backbone", source.backbone, source=source.location, **merged)
         placement = Placement(
             choose_device(device),
@@ -196,6 +203,8 @@ class Pipeline:
 
     def _apply(self, adapter: Adapter, weight: float, name: str | None = None) -> str:
         check_weights([weight])
+        if self._offload == "disk":
+            raise ConfigError(DISK)
         if name in self.adapters:
             raise ConfigError(f"there is an adapter '{name}' already; give another name")
         if name is not None and not re.fullmatch(r"\w+", name):
@@ -203,9 +212,20 @@ class Pipeline:
         free = (f"{adapter.name}_{i}" if i else adapter.name for i in itertools.count())
         chosen = name or next(candidate for candidate in free if candidate not in self.adapters)
         load_adapter(self.backbone.trainable, adapter, chosen)
+        self._learn(adapter, weight)
         self.adapters[chosen] = Applied(chosen, adapter.source, adapter.sha256, float(weight))
         self.set_adapters({used.name: used.weight for used in self.adapters.values()})
         return chosen
+
+    def _learn(self, adapter: Adapter, weight: float) -> None:
+        """Draw as the adapter was trained where the model was not trained otherwise; say where it was."""
+        other = {name: value for name, value in adapter.training.items() if self._training.get(name, value) != value}
+        if other and weight:
+            said = ", ".join(f"{name} {value} (the model with {self._training[name]})" for name, value in other.items())
+            warnings.warn(f"adapter {adapter.source} was trained with {said}; what is the model's counts", stacklevel=4)
+        learnt = _learnt([(adapter, weight)], self._training)
+        self._warned = self._warned and not learnt
+        self._training |= learnt
 
     def set_adapters(self, weights: Mapping[str, float]) -> None:
         """Give adapters other weights; those that are not named are switched off.
@@ -349,7 +369,7 @@ class Pipeline:
 
     def _recipe(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All that makes a picture what it is."""
-        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values()) if adapter.weight]
+        used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values())]
         fixed = {"options": dict(self._options), **self._facts, "versions": generation.versions()}
         if used:
             fixed["adapters"] = used
@@ -404,16 +424,22 @@ class Pipeline:
             DataError: a picture cannot be used.
         """
         data: dict[str, Any] = {
-            "model": self.model,
+            **self._origin(Path(output_dir) if resume else None),
             "output_dir": str(output_dir),
             "seed": seed,
-            **{key: self._facts[key] for key in ("revision", "variant", "transformer") if key in self._facts},
             "backbone": self._options,
             "dataset": _component(dataset, dataset_options),
             "loss": _component(loss, loss_options),
             **_sections({"steps": steps, **settings}),
         }
         return self.run(from_mapping(RunConfig, data), dataset=dataset, loss=loss, resume=resume, on_step=on_step)
+
+    def _origin(self, resumed: Path | None) -> dict[str, str]:
+        """Where the weights in memory come from; for a run to resume that began with the model as loaded, that."""
+        record = resumed / "config.toml" if resumed is not None else None
+        if record is not None and record.is_file() and read_toml(record).get("model") == self.model:
+            return self._loaded
+        return {"model": self._weights, **_loaded_with(self._facts)}
 
     def run(
         self,
@@ -426,15 +452,21 @@ class Pipeline:
     ) -> training.Run:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
         self._refuse("fine-tune", "offload", "quantize", "cache")
+        if config.adapter is not None and self.merged:
+            raise ConfigError(
+                "the model holds merged adapters and is in no folder, so that a new adapter's record could not name "
+                "it: save_pretrained first, and load that"
+            )
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
         facts = training.trained_with(self.backbone, config.flow)
-        options = self._options | _as_options(self.backbone, facts)
+        options = self._options | _as_options(type(self.backbone), facts)
         card = (self._name, options)
         run = training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
         self._options, self._training = options, facts
         if run.adapter is None:
-            self._weights = str(run.model)
+            self._weights, self.merged = str(run.model), ()
+            self._facts = {name: value for name, value in self._facts.items() if name not in checkpoint.LOADED_WITH}
         else:
             self.adapters[TRAINED] = Applied(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
         return run
@@ -473,8 +505,7 @@ class Pipeline:
             )
         self._refuse("save", "offload", "quantize")
         target = Path(folder)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError(f"{target} exists and is not empty; name another folder")
+        refuse_used(target)
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
             checkpoint.write_card(temporary, self._name, self._options, training=self._training)
@@ -548,9 +579,18 @@ def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
     return {name: create("metric", name) for name in names}
 
 
-def _as_options(backbone: Backbone, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the facts that are options of the backbone."""
-    implementation: Any = type(backbone)
+def _loaded_with(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: facts[name] for name in checkpoint.LOADED_WITH if name in facts}
+
+
+def _learnt(wanted: Sequence[tuple[Adapter, float]], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What the adapters that are on were trained with, where nothing is known of the model; the first counts."""
+    facts = {name: value for adapter, on in reversed(wanted) if on for name, value in adapter.training.items()}
+    return {name: value for name, value in facts.items() if name not in trained}
+
+
+def _as_options(implementation: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the facts that are options of a backbone's class."""
     known = {field.alias for field in attrs.fields(implementation) if field.init}
     return {name: value for name, value in facts.items() if name in known}
 

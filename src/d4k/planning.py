@@ -21,6 +21,7 @@ from d4k.config import AdapterSettings
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.plugins import create, registry
 from d4k.protocols import Backbone, Placement
+from d4k.registry import Entry
 from d4k.sampling import check_size
 from d4k.tracing import Trace, trace
 
@@ -226,11 +227,18 @@ def shapes(model: str, dtype: str = "bfloat16", **options: Any) -> Backbone:
 
 def _find(model: str) -> Source:
     """As `find_model`, but the configuration files that a plugin brings stand for a model on the Hub."""
+    if entry := _with_configs(model):
+        return Source(entry.backbone, entry.configs, entry.options)
+    source = find_model(model)
+    entry = _with_configs(source.location)  # of the model that a run or an adapter began with
+    return source if entry is None else evolve(source, location=entry.configs)
+
+
+def _with_configs(model: str) -> Entry | None:
     for (kind, name), entries in registry().entries.items():
         if kind == "checkpoint" and model in (name, entries[0].target) and entries[0].configs:
-            entry = registry().get("checkpoint", name)
-            return Source(entry.backbone, entry.configs, entry.options)
-    return find_model(model)
+            return registry().get("checkpoint", name)
+    return None
 
 
 def _sampling_step(backbone: Backbone, name: str, area: Area) -> Trace:

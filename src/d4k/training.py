@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from d4k.adapter_files import WEIGHTS, write_adapter
 from d4k.adapters import TRAINED, add_adapter, check_targets, loaded_adapters, trained_adapter
-from d4k.checkpoint import latest_state, load_state, save_state, write_card
+from d4k.checkpoint import LOADED_WITH, latest_state, load_state, save_state, write_card
 from d4k.config import FlowSettings, OptimizerSettings, RunConfig, read_toml, write_toml
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
 from d4k.files import atomic_folder, empty_folder, write_text
@@ -309,7 +309,11 @@ def _save(backbone: Backbone, folder: Path, config: RunConfig, card: tuple[str, 
             write_adapter(trained_adapter(backbone.trainable), temporary / WEIGHTS)
         if card is not None:
             facts = trained_with(backbone, config.flow)
-            write_card(temporary, *card, training=facts, base=None if config.adapter is None else config.model)
+            base: dict[str, Any] = {}
+            if config.adapter is not None:
+                given = {name: getattr(config, name) for name in LOADED_WITH}
+                base = {"base": config.model, "base_loaded_with": given}
+            write_card(temporary, *card, training=facts, **base)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +87,15 @@ def generate(
     Example:
       d4k generate "a tabby cat" "a rocket lifting off at night" --model tiny-sd3 --seed 1 --output cats
     """
+    recorded: list[dict[str, Any]] = []
     backbone = with_settings({}, list(options)) | ({} if downscale is None else {"downscale": downscale})
     jobs, adapters = _jobs(prompts, source, prompt_options), read_weights(settings.pop("adapters"))
     if recipe is not None:
         known = _read_recipe(recipe)
         model, backbone = _unless_given(known, model=model)["model"], {**known.get("options", {}), **backbone}
         settings = _unless_given(known, **settings)
-        adapters = adapters or {used["source"]: used["weight"] for used in known.get("adapters", [])}
+        recorded = [] if adapters else known.get("adapters", [])
+        adapters = adapters or _weights(recorded)
         jobs = jobs or _jobs((known["prompt"],), None, ())
     if not jobs:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
@@ -101,6 +104,7 @@ def generate(
 
     check_options(backbone)
     pipe = load_model(model, settings, adapters=adapters, **backbone)
+    _warn_of_changes(pipe, recorded)
     if output.suffix:
         _draw_one(pipe, jobs[0], output, settings)
         return
@@ -121,6 +125,25 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     from d4k.images import read_recipe
 
     return check_recipe(read_recipe(path), path)
+
+
+def _weights(recorded: list[dict[str, Any]]) -> dict[str | Path, float]:
+    """The adapters of a recipe; one that was on several times counts the sum."""
+    sources = {used["sha256"]: used["source"] for used in recorded}
+    weights: dict[str | Path, float] = dict.fromkeys(sources.values(), 0.0)
+    for used in recorded:
+        weights[sources[used["sha256"]]] += used["weight"]
+    return weights
+
+
+def _warn_of_changes(pipe: Pipeline, recorded: list[dict[str, Any]]) -> None:
+    """Say which adapters of a recipe are not what they were."""
+    known = {used["sha256"] for used in recorded}
+    changed = [used.source for used in pipe.adapters.values() if recorded and used.sha256 not in known]
+    if changed:
+        warnings.warn(
+            f"the recipe was made with another version of {', '.join(changed)}: the picture will differ", stacklevel=2
+        )
 
 
 def _unless_given(recipe: dict[str, Any], **values: Any) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def merge(model: str, adapters: tuple[str, ...], output: Path, dtype: str) -> No
       d4k lora merge tiny-sd3 runs/first:0.8 loras/style.safetensors --output merged
     """
     from d4k.errors import ConfigError
-    from d4k.files import empty_folder
+    from d4k.files import refuse_used
     from d4k.pipeline import Pipeline
 
-    empty_folder(output)
+    refuse_used(output)
     pipe = Pipeline.from_pretrained(model, device="cpu", dtype=dtype, adapters=read_weights(adapters))
     if not pipe.adapters:
         raise ConfigError(f"there is no adapter to merge into {model}; name one or more after it")
