@@ -324,7 +324,7 @@ class Pipeline:
 
         Args:
             folder: new, empty, or of an earlier call.
-            jobs: prompts, or `d4k.generation.Job`s with a seed, a size or a negative prompt of their own.
+            jobs: prompts, or `d4k.generation.Job` objects with a seed, a size or a negative prompt of their own.
             width: as for `generate`, of the jobs that have none of their own.
             height: likewise.
             steps: as for `generate`.
@@ -427,19 +427,23 @@ class Pipeline:
             **self._origin(Path(output_dir) if resume else None),
             "output_dir": str(output_dir),
             "seed": seed,
-            "backbone": self._options,
             "dataset": _component(dataset, dataset_options),
             "loss": _component(loss, loss_options),
             **_sections({"steps": steps, **settings}),
         }
         return self.run(from_mapping(RunConfig, data), dataset=dataset, loss=loss, resume=resume, on_step=on_step)
 
-    def _origin(self, resumed: Path | None) -> dict[str, str]:
-        """Where the weights in memory come from; for a run to resume that began with the model as loaded, that."""
+    def _origin(self, resumed: Path | None) -> dict[str, Any]:
+        """What the weights in memory are; for a run to resume that began with the model as loaded, what that was."""
         record = resumed / "config.toml" if resumed is not None else None
-        if record is not None and record.is_file() and read_toml(record).get("model") == self.model:
-            return self._loaded
-        return {"model": self._weights, **_loaded_with(self._facts)}
+        before = read_toml(record) if record is not None and record.is_file() else {}
+        origin = (
+            self._loaded if before.get("model") == self.model else {"model": self._weights, **_loaded_with(self._facts)}
+        )
+        # a run adds to the options what it trained with; those that it began with are what it goes on with
+        options = before.get("backbone", {})
+        same = before and all(self._options.get(name) == value for name, value in options.items())
+        return {**origin, "backbone": options if same else self._options}
 
     def run(
         self,

@@ -245,3 +245,12 @@ def test_options_out_of_range_are_refused(options):
     """Each option says what it allows."""
     with pytest.raises(ConfigError, match=f"backbone 'sd3'.*{next(iter(options))}"):
         create("backbone", "sd3", source="x", **options)
+
+
+def test_a_run_goes_on_with_the_pipeline_that_began_it(tmp_path):
+    """What a run records of its training is no change of its settings: more steps can follow in the same session."""
+    pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu")
+    shared = {"dataset": "sample-photos", "output_dir": tmp_path / "run", "loss": "mse", "width": 64, "height": 64}
+    first = pipe.train(**shared, steps=1)
+
+    assert pipe.train(**shared, steps=2, resume=True).losses[:1] == first.losses
