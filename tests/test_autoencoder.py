@@ -219,7 +219,7 @@ print(json.dumps(int(peak[0]) * 1024 - before))
     [("decode", "1, 4, 32, 32", "1, 4, 384, 384"), ("encode", "1, 3, 64, 64", "1, 3, 768, 768")],
 )
 def test_the_limit_holds_in_a_fresh_process(name: str, small: str, shape: str) -> None:
-    """What the operating system says a process took is what was allowed, give or take a tenth and what the heap keeps."""
+    """What the operating system says a process took is what was allowed, give or take a tenth and the heap."""
     vae = make_vae((32, 32), norm_num_groups=32, mid_block_add_attention=False)
     sizes = {"height": 768, "width": 768, "downscale": 2, "encoding": name == "encode"}
     limit = 1.3 * footprint(vae, **sizes, memory_gb=0) / 1e9
