@@ -216,19 +216,19 @@ print(json.dumps(int(peak[0]) * 1024 - before))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
 @pytest.mark.parametrize(
     ("name", "small", "shape"),
-    [("decode", "1, 4, 32, 32", "1, 4, 384, 384"), ("encode", "1, 3, 64, 64", "1, 3, 768, 768")],
+    [("decode", "1, 4, 32, 32", "1, 4, 512, 512"), ("encode", "1, 3, 64, 64", "1, 3, 1024, 1024")],
 )
 def test_the_limit_holds_in_a_fresh_process(name: str, small: str, shape: str) -> None:
     """What the operating system says a process took is what was allowed, give or take a tenth and the heap."""
     vae = make_vae((32, 32), norm_num_groups=32, mid_block_add_attention=False)
-    sizes = {"height": 768, "width": 768, "downscale": 2, "encoding": name == "encode"}
+    sizes = {"height": 1024, "width": 1024, "downscale": 2, "encoding": name == "encode"}
     limit = 1.3 * footprint(vae, **sizes, memory_gb=0) / 1e9
     code = PEAK.format(name=name, small=small, shape=shape, limit=limit)
 
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": ""})
 
-    assert json.loads(done.stdout) < 1.1e9 * limit + 60e6  # without a limit it takes 250 MB
+    assert json.loads(done.stdout) < 1.1e9 * limit + 80e6  # the heap keeps some; without a limit it takes 400 MB
 
 
 @pytest.mark.parametrize(("run", "shape"), [(encode, (1, 3, 16, 16)), (decode, (1, 4, 4, 4))])
