@@ -410,7 +410,7 @@ def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any,
         weights = {name: tensor.detach().contiguous() for name, tensor in _trained(module).items()}
         rest = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         with _disk_errors():
-            save_file(weights, temporary / "trainable.safetensors")
+            save_file(weights, temporary / TRAINABLE)
             torch.save(rest, temporary / "optimizer.pt")
         write_json(temporary / "state.json", {"format": FORMAT, "step": step})
     return target
@@ -441,7 +441,7 @@ def load_state(folder: Path, module: torch.nn.Module, optimizer: Any, schedule: 
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         trained = _trained(module)
         kept = {name: tensor for name, tensor in module.state_dict().items() if name not in trained}
-        module.load_state_dict({**kept, **load_file(folder / "trainable.safetensors")})
+        module.load_state_dict({**kept, **load_file(folder / TRAINABLE)})
         rest = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
         optimizer.load_state_dict(rest["optimizer"])
         schedule.load_state_dict(rest["schedule"])

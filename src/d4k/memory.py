@@ -36,6 +36,7 @@ __all__ = [
     "step_cache",
 ]
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OFFLOADS = ("model", "group", "disk")
 """Where weights rest while they are not computed with: `model` and `group` in CPU memory, `disk` in files."""
 

@@ -43,6 +43,7 @@ from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, refuse_used
 from d4k.generation import Job
 from d4k.images import to_picture
+from d4k.memory import DTYPES
 from d4k.plugins import create, registry
 from d4k.presets import choose_settings, deviations
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
@@ -50,7 +51,6 @@ from d4k.registry import Kind
 
 __all__ = ["Pipeline", "check_options", "choose_device", "metrics_by_name", "train_from_config"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SECTIONS = {
     "data": DataSettings,
     "flow": FlowSettings,

@@ -19,6 +19,7 @@ from d4k.autoencoder import footprint
 from d4k.checkpoint import Source, find_model
 from d4k.config import AdapterSettings
 from d4k.errors import ConfigError, UnknownNameError
+from d4k.memory import DTYPES
 from d4k.plugins import create, registry
 from d4k.protocols import Backbone, Placement
 from d4k.registry import Entry
@@ -27,7 +28,6 @@ from d4k.tracing import Trace, trace
 
 __all__ = ["Memory", "Part", "Plan", "plan", "shapes"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZERS = ("adamw", "adamw-8bit")
 QUANTIZERS = {"int8": 1.0, "float8": 1.0, "nf4": 0.5 + 4 / 64}
