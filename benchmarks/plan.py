@@ -25,8 +25,8 @@ from torch import Tensor
 
 from d4k import Backbone, Placement, create
 from d4k.planning import plan, shapes
+from d4k.planning.trace import FusedAttention, Live, trace
 from d4k.plugins import registry
-from d4k.tracing import FusedAttention, Live, trace
 
 GPU_GB = 80
 INT32 = 2**31

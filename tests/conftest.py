@@ -24,8 +24,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from d4k import CheckpointError, Conditioning, LatentSpec, Placement, SamplingDefaults, hookimpl, plugins
+from d4k import CheckpointError, Conditioning, LatentSpec, Placement, SamplingDefaults, hookimpl
 from d4k.config import RunConfig, from_mapping
+from d4k.plugins import discovery as plugins
 from d4k.plugins import registry
 
 torch.set_num_threads(1)
@@ -69,6 +70,10 @@ class FakeBackbone:
         return SamplingDefaults(size=16, steps=3, guidance=2.0)
 
     @property
+    def trained_options(self) -> dict[str, Any]:
+        return {}
+
+    @property
     def components(self) -> dict[str, nn.Module]:
         return {"denoiser": self.trainable}
 
@@ -95,7 +100,12 @@ class FakeBackbone:
         return nn.functional.pixel_shuffle(latent, FACTOR)
 
     def velocity(
-        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+        progress: float | None = None,
     ) -> Tensor:
         wanted: Tensor = self.trainable(noisy, sigma, conditioning.tensors["text"])
         if guidance is None or "negative" not in conditioning.tensors:

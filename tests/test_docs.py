@@ -23,31 +23,15 @@ import tomli_w
 from click.testing import CliRunner
 
 import d4k
-from d4k import hookspecs
 from d4k.cli import main
-from d4k.cli.lora import lora
+from d4k.cli.adapter import adapter
 from d4k.config import RunConfig, from_mapping, read_toml, settings_class
-from d4k.plugins import HOOKS, discover
+from d4k.plugins import discover, hookspecs
+from d4k.plugins.discovery import HOOKS
 from d4k.testing import check_loss
 
 ROOT = Path(__file__).parents[1]
-PUBLIC_MODULES = [
-    "adapter_files",
-    "adapters",
-    "autoencoder",
-    "checkpoint",
-    "config",
-    "evaluation",
-    "flow",
-    "generation",
-    "images",
-    "memory",
-    "planning",
-    "sampling",
-    "testing",
-    "tracing",
-    "training",
-]
+PUBLIC_MODULES = ["autoencoder", "backbones", "flow", "images", "testing"]
 PLUGINS = sorted(folder.name for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())
 PAGES = [
     ROOT / "README.md",
@@ -119,14 +103,14 @@ def public_objects() -> Iterator[tuple[str, Any]]:
 
 
 def described_constants(module_name: str) -> set[str]:
-    """The assignments of a module that are followed by a docstring."""
-    module = importlib.import_module(module_name)
-    body = ast.parse(inspect.getsource(module)).body
+    """The assignments of a module, or of those in a package, that are followed by a docstring."""
+    file = Path(inspect.getfile(importlib.import_module(module_name)))
     names = set()
-    for assignment, after in pairwise(body):
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            targets = getattr(assignment, "targets", [getattr(assignment, "target", None)])
-            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    for part in file.parent.glob("*.py") if file.name == "__init__.py" else [file]:
+        for assignment, after in pairwise(ast.parse(part.read_text(encoding="utf-8")).body):
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                targets = getattr(assignment, "targets", [getattr(assignment, "target", None)])
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
     return names
 
 
@@ -144,7 +128,7 @@ def test_every_public_object_has_a_docstring(name: str, value: Any) -> None:
                 assert inspect.getdoc(member), f"{name}.{member_name} has no docstring"
 
 
-@pytest.mark.parametrize("name", [*main.commands, *(f"lora {name}" for name in lora.commands)])
+@pytest.mark.parametrize("name", [*main.commands, *(f"adapter {name}" for name in adapter.commands)])
 def test_every_command_shows_an_example(name: str) -> None:
     """The help of each command has an example on lines of its own, which begins with the command itself."""
     shown_help = CliRunner().invoke(main, [*name.split(), "--help"]).output

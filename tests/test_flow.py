@@ -18,9 +18,9 @@ from d4k import FlowStep
 from d4k.errors import ConfigError
 from d4k.flow import (
     clean_from_velocity,
-    draw_sigma,
     per_sample,
     resolution_shift,
+    sample_sigma,
     shift_sigma,
     sigma_weight,
     velocity_from_clean,
@@ -151,20 +151,20 @@ def mode_cdf(scale: float) -> Callable[[Any], Any]:
 )
 def test_drawn_sigmas_follow_their_density(options: dict[str, Any], cdf: Callable[[Any], Any]) -> None:
     """Kolmogorov-Smirnov against the analytic distribution function, with a fixed seed."""
-    drawn = draw_sigma(COUNT, generator=torch.Generator().manual_seed(0), **options)
+    drawn = sample_sigma(COUNT, generator=torch.Generator().manual_seed(0), **options)
     assert stats.kstest(drawn.double().numpy(), cdf).pvalue > 0.05
 
 
 def test_distribution_functions_of_this_test_tell_densities_apart() -> None:
     """The check above has the power to fail: uniform numbers are not logit-normal, a wrong mean is seen."""
-    drawn = draw_sigma(COUNT, density="logit-normal", mean=0.05, generator=torch.Generator().manual_seed(0))
+    drawn = sample_sigma(COUNT, density="logit-normal", mean=0.05, generator=torch.Generator().manual_seed(0))
     assert stats.kstest(drawn.double().numpy(), logit_normal_cdf(0, 1)).pvalue < 1e-3
 
 
 @given(st.floats(-1.0, MAX_SCALE), st.integers(0, 1000))
 def test_mode_density_stays_in_range_for_every_allowed_scale(scale: float, seed: int) -> None:
     """Within [-1, 2 / (pi - 2)] the map is monotone, so it never leaves [0, 1]."""
-    drawn = draw_sigma(64, density="mode", mode_scale=scale, generator=torch.Generator().manual_seed(seed))
+    drawn = sample_sigma(64, density="mode", mode_scale=scale, generator=torch.Generator().manual_seed(seed))
     assert drawn.min() >= -1e-6
     assert drawn.max() <= 1 + 1e-6
 
@@ -173,7 +173,7 @@ def test_mode_density_is_heavier_in_the_middle() -> None:
     """A positive scale favours sigma near a half, a negative one the ends."""
     share = []
     for scale in (1.29, 0.0, -0.9):
-        drawn = draw_sigma(COUNT, density="mode", mode_scale=scale, generator=torch.Generator().manual_seed(1))
+        drawn = sample_sigma(COUNT, density="mode", mode_scale=scale, generator=torch.Generator().manual_seed(1))
         share.append(((drawn - 0.5).abs() < 0.2).float().mean().item())
     assert share == sorted(share, reverse=True)
     assert share[1] == pytest.approx(0.4, abs=0.02)
@@ -182,7 +182,7 @@ def test_mode_density_is_heavier_in_the_middle() -> None:
 @pytest.mark.parametrize("density", ["uniform", "logit-normal", "mode"])
 def test_drawn_sigmas_are_float32_in_range_and_repeatable(density: Any) -> None:
     """Equal generators give equal numbers; the generator is the only source of chance."""
-    one, two = (draw_sigma(100, density=density, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    one, two = (sample_sigma(100, density=density, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(one, two)
     assert (one.shape, one.dtype, one.device.type) == ((100,), torch.float32, "cpu")
     assert one.min() >= 0
@@ -193,7 +193,8 @@ def test_drawn_sigmas_are_float32_in_range_and_repeatable(density: Any) -> None:
 def test_shift_is_applied_to_drawn_sigmas(density: Any) -> None:
     """Drawing with a shift is drawing, then shifting."""
     plain, shifted = (
-        draw_sigma(50, density=density, shift=shift, generator=torch.Generator().manual_seed(5)) for shift in (1.0, 3.0)
+        sample_sigma(50, density=density, shift=shift, generator=torch.Generator().manual_seed(5))
+        for shift in (1.0, 3.0)
     )
     torch.testing.assert_close(shifted, shift_sigma(plain, 3.0))
     assert shifted.mean() > plain.mean() + 0.1
@@ -223,7 +224,7 @@ def test_unknown_density_and_weighting_say_what_is_allowed() -> None:
     """Each message names what it got and every choice."""
     wrong: Any = "cosine"
     with pytest.raises(ConfigError, match="unknown density 'cosine'; allowed: uniform, logit-normal, mode"):
-        draw_sigma(1, density=wrong)
+        sample_sigma(1, density=wrong)
     with pytest.raises(ConfigError, match="unknown weighting 'cosine'; allowed: none, sigma-sqrt, cosmap"):
         sigma_weight(torch.ones(1), wrong)
 

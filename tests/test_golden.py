@@ -57,7 +57,7 @@ def kept(name: str, found: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 @pytest.mark.parametrize(("model", "way"), CASES)
 def test_five_steps_of_training_give_the_kept_losses(tmp_path: Path, model: str, way: str) -> None:
     pipe = Pipeline.from_pretrained(model, device="cpu")
-    settings: dict[str, Any] = {"lora_rank": 4} if way == "adapter" else {}
+    settings: dict[str, Any] = {"adapter_rank": 4} if way == "adapter" else {}
     run = pipe.train(
         dataset="sample-photos",
         loss="wavelet",

@@ -18,11 +18,8 @@ import d4k
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "tqdm"}
-LIGHT = ["errors", "files", "protocols", "config", "hookspecs", "registry", "plugins", "cli"]
-PUBLIC_MODULES = [
-    "autoencoder", "checkpoint", "config", "evaluation", "flow", "generation", "hookspecs", "images", "memory",
-    "sampling", "testing", "training",
-]  # fmt: skip
+LIGHT = ["errors", "files", "seeds", "protocols", "config", "plugins", "cli"]
+PUBLIC_MODULES = ["backbones", "flow", "images", "autoencoder", "testing"]  # fmt: skip
 PLUGINS = sorted((ROOT / "plugins").iterdir())
 TUTORIAL = ROOT / "docs" / "tutorial" / "d4k-sana"
 PLUGIN_FILES = sorted(path for folder in (*PLUGINS, TUTORIAL) for path in (folder / "src").rglob("*.py"))

@@ -10,7 +10,7 @@ import torch
 
 from d4k import CheckpointError, ConfigError, DataError, OutputError, Pipeline, PluginError, Score, UnknownNameError
 from d4k.images import read_recipe, save_picture
-from d4k.pipeline import choose_device
+from d4k.machine import choose_device
 from d4k.plugins import registry
 
 

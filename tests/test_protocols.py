@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from d4k import Backbone, Conditioning, Dataset, FlowStep, LatentSpec, Loss, Metric, Sample, SamplingDefaults, Score
-from d4k.builtin import FolderDataset, MSELoss
+from d4k.datasets import FolderDataset
+from d4k.training import MSELoss
 
 VALUES: list[Any] = [
     FlowStep(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.zeros(1)),

@@ -12,10 +12,10 @@ import click
 import pytest
 
 import d4k
-from d4k import hookspecs
 from d4k.cli import main
-from d4k.cli.lora import lora
+from d4k.cli.adapter import adapter
 from d4k.config import RunConfig, from_mapping
+from d4k.plugins import hookspecs
 
 NAMES = [
     "Backbone", "CheckpointError", "Conditioning", "ConfigError", "D4KError", "DataError", "Dataset", "FlowStep",
@@ -25,28 +25,13 @@ NAMES = [
 ]  # fmt: skip
 
 MODULES = {
-    "adapter_files": "Adapter Layout WEIGHTS find_adapter read_adapter write_adapter",
-    "adapters": "Applied TARGETS TRAINED add_adapter check_fit check_targets check_weights load_adapter "
-    "loaded_adapters merge_adapters set_adapters trained_adapter weighted_adapters",
     "autoencoder": "decode encode footprint own_downscale",
-    "checkpoint": "CARD LOADED_WITH Source find_model latest_state load_pipeline load_state read_card save_pipeline "
-    "save_state write_card",
-    "config": "AdapterSettings Component DataSettings FlowSettings OptimizerSettings RunConfig ScheduleSettings "
-    "TrainingSettings from_mapping read_toml with_settings write_toml",
-    "evaluation": "check_needs evaluate markdown_table score_table write_scores",
-    "generation": "INDEX Job Planned Progress check_recipe draw_planned plan refuse_foreign versions",
-    "flow": "Density Weighting clean_from_velocity draw_sigma per_sample resolution_shift shift_sigma sigma_weight "
+    "backbones": "computing_device load_pipeline resident save_pipeline",
+    "flow": "Density Weighting clean_from_velocity sample_sigma per_sample resolution_shift shift_sigma sigma_weight "
     "velocity_from_clean",
-    "hookspecs": "API_VERSION Register RegisterCheckpoint hookimpl",
-    "planning": "Memory Part Plan plan shapes",
     "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe save_picture to_float to_picture "
     "to_tensor to_uint8",
-    "memory": "CACHES DENOISER OFFLOADS QUANTIZERS check_placement computing_device computing_dtype offload_part place "
-    "quantization resident speed_up step_cache",
-    "sampling": "SamplingStep check_size draw_noise sample sample_latents",
     "testing": "check_backbone check_dataset check_loss check_metric check_shapes",
-    "tracing": "Trace trace",
-    "training": "Batch Feed Run read_losses train trained_with",
 }
 
 SIGNATURES = {
@@ -55,22 +40,22 @@ SIGNATURES = {
     "adapters: Sequence[str | Path] | Mapping[str | Path, float] = (), "
     "revision: str | None = None, variant: str | None = None, transformer: str | Path | None = None, "
     "offload: str | None = None, quantize: str | None = None, attention: str | None = None, compile: bool = False, "
-    "cache: str | None = None, memory_gb: float | None = None, **options: Any) -> Pipeline",
+    "step_cache: str | None = None, memory_gb: float | None = None, **options: Any) -> Pipeline",
     "Pipeline.generate": "(self, prompt: str | Sequence[str], *, width: int | None = None, height: int | None = None, "
     "steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
     "seed: int | Sequence[int] = 0, negative_prompt: str = , "
-    "batch_size: int = 1, on_step: Callable[[sampling.SamplingStep], None] | None = None) -> list[Image]",
+    "batch_size: int = 1, on_step: Callable[[SamplingStep], None] | None = None) -> list[Image]",
     "Pipeline.generate_to": "(self, folder: str | Path, jobs: Sequence[str | Job], *, width: int | None = None, "
     "height: int | None = None, steps: int | None = None, guidance: float | None = None, shift: float | None = None, "
-    "seed: int = 0, negative_prompt: str = , on_step: Callable[[sampling.SamplingStep], None] | None = None, "
+    "seed: int = 0, negative_prompt: str = , on_step: Callable[[SamplingStep], None] | None = None, "
     "on_picture: Callable[[Path], None] | None = None) -> list[Path]",
     "Pipeline.train": "(self, *, dataset: str | Dataset, output_dir: str | Path, loss: str | Loss = wavelet, "
     "steps: int = 1000, dataset_options: Mapping[str, Any] | None = None, "
     "loss_options: Mapping[str, Any] | None = None, seed: int = 0, resume: bool = False, "
-    "on_step: Callable[[int, float], None] | None = None, **settings: Any) -> training.Run",
+    "on_step: Callable[[int, float], None] | None = None, **settings: Any) -> Run",
     "Pipeline.run": "(self, config: RunConfig, *, dataset: str | Dataset | None = None, "
     "loss: str | Loss | None = None, resume: bool = False, on_step: Callable[[int, float], None] | None = None) "
-    "-> training.Run",
+    "-> Run",
     "Pipeline.evaluate": "(self, images: str | Path | Sequence[str | Path], "
     "metrics: Sequence[str] | Mapping[str, Metric], *, prompts: Sequence[str] | None = None, "
     "reference: str | Path | None = None) -> list[Score]",
@@ -83,7 +68,7 @@ SIGNATURES = {
     "Backbone.encode_image": "(self, pixels: Tensor) -> Tensor",
     "Backbone.decode": "(self, latent: Tensor) -> Tensor",
     "Backbone.velocity": "(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, "
-    "guidance: float | None = None) -> Tensor",
+    "guidance: float | None = None, progress: float | None = None) -> Tensor",
     "Backbone.scheduler": "(self, steps: int, height: int, width: int, shift: float | None = None) -> Any",
     "Backbone.save": "(self, folder: Path) -> None",
     "Loss.__call__": "(self, velocity: Tensor, step: FlowStep) -> Tensor",
@@ -124,14 +109,15 @@ OPTIONS = {
     "train": "recipe --set --resume --device --memory-gb",
     "generate": "prompts --prompts --prompt-option --recipe --model=tiny-sd3 --adapter --width --height --downscale "
     "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --device --dtype=float32 "
-    "--revision --variant --transformer --offload --quantize --attention --compile --cache --memory-gb --low-memory",
+    "--revision --variant --transformer --offload --quantize --attention --compile --step-cache "
+    "--memory-gb --low-memory",
     "plan": "--model=sd3-medium --size=4096x4096 --batch-size=1 --downscale --dtype=bfloat16 --quantize --offload "
-    "--train --train-dtype=float32 --precision=bf16 --lora-rank --optimizer=adamw --processes=1 "
+    "--train --train-dtype=float32 --precision=bf16 --adapter-rank --optimizer=adamw --processes=1 "
     "--gpu-gb --option --json",
     "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
-    "lora": "",
-    "lora merge": "model adapters --output --dtype=float32",
-    "lora convert": "adapter --layout=comfyui --output",
+    "adapter": "",
+    "adapter merge": "model adapters --output --dtype=float32",
+    "adapter convert": "source --layout=comfyui --output",
     "plugins": "",
 }
 
@@ -206,7 +192,7 @@ def test_attributes_of_the_protocols() -> None:
     """What an implementation has beside its methods."""
     assert set(d4k.Backbone.__annotations__) == {"source"}
     assert {name for name, value in vars(d4k.Backbone).items() if isinstance(value, property)} == {
-        "latent", "defaults", "trainable", "components",
+        "latent", "defaults", "trainable", "trained_options", "components",
     }  # fmt: skip
     assert set(d4k.Metric.__annotations__) == {"needs", "higher_is_better", "unit"}
 
@@ -222,7 +208,7 @@ def test_hooks() -> None:
 def test_commands() -> None:
     """The words of the command line."""
     assert set(main.commands) == {name for name in OPTIONS if " " not in name}
-    assert {f"lora {name}" for name in lora.commands} == {name for name in OPTIONS if " " in name}
+    assert {f"adapter {name}" for name in adapter.commands} == {name for name in OPTIONS if " " in name}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from d4k import Conditioning, FlowStep, Sample
-from d4k.builtin import FolderDataset, MSELoss
+from d4k.datasets import FolderDataset
 from d4k.testing import check_backbone, check_dataset, check_loss, check_metric
+from d4k.training import MSELoss
 
 MSE = MSELoss()
 

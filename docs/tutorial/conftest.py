@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from d4k import plugins
+from d4k.plugins import discovery as plugins
 
 PLUGIN = Path(__file__).parent / "d4k-sana"
 sys.path.insert(0, str(PLUGIN / "src"))

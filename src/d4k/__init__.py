@@ -18,9 +18,8 @@ if TYPE_CHECKING:
         PluginError,
         UnknownNameError,
     )
-    from d4k.hookspecs import hookimpl
     from d4k.pipeline import Pipeline
-    from d4k.plugins import create
+    from d4k.plugins import create, hookimpl
     from d4k.protocols import (
         Backbone,
         Conditioning,
@@ -43,7 +42,7 @@ _HOME = {
     "Pipeline": "pipeline",
     "Run": "training",
     "create": "plugins",
-    "hookimpl": "hookspecs",
+    "hookimpl": "plugins",
     **dict.fromkeys(
         [
             "CheckpointError",

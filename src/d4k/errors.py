@@ -90,3 +90,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     close = get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else "."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, ending in a full stop; empty where there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") + "." if lines else ""

@@ -19,16 +19,16 @@ __all__ = [
     "Density",
     "Weighting",
     "clean_from_velocity",
-    "draw_sigma",
     "per_sample",
     "resolution_shift",
+    "sample_sigma",
     "shift_sigma",
     "sigma_weight",
     "velocity_from_clean",
 ]
 
 Density = Literal["uniform", "logit-normal", "mode"]
-"""How training draws noise levels; see `draw_sigma`."""
+"""How training draws noise levels; see `sample_sigma`."""
 
 Weighting = Literal["none", "sigma-sqrt", "cosmap"]
 """How the loss of a sample is weighted by its noise level; see `sigma_weight`."""
@@ -86,7 +86,7 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def draw_sigma(
+def sample_sigma(
     count: int,
     *,
     density: Density = "logit-normal",

@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
-from accelerate.utils import get_cpu_distributed_information
 from PIL.Image import Image
 
-from d4k import checkpoint, generation, memory, sampling, training
-from d4k.adapter_files import Adapter, read_adapter
 from d4k.adapters import (
     TRAINED,
+    Adapter,
     Applied,
-    check_weights,
+    check_scales,
     load_adapter,
     loaded_adapters,
     merge_adapters,
+    read_adapter,
+    scaled_adapters,
     set_adapters,
-    weighted_adapters,
 )
 from d4k.config import (
     AdapterSettings,
@@ -41,15 +39,15 @@ from d4k.config import (
 from d4k.errors import ConfigError, UnknownNameError, did_you_mean
 from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, refuse_used
-from d4k.generation import Job
 from d4k.images import to_picture
-from d4k.memory import DTYPES
-from d4k.plugins import create, registry
-from d4k.presets import choose_settings, deviations
+from d4k.machine import choose_device
+from d4k.models import DTYPES, LOADED_WITH, check_placement, find_model, speed_up, write_card
+from d4k.plugins import Kind, create, registry
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
-from d4k.registry import Kind
+from d4k.sampling import Job, SamplingStep, choose_settings, deviations, generate_planned, name_files, sample, versions
+from d4k.training import Run, train, trained_with
 
-__all__ = ["Pipeline", "check_options", "choose_device", "metrics_by_name", "train_from_config"]
+__all__ = ["Pipeline", "check_options", "metrics_by_name", "train_from_config"]
 
 SECTIONS = {
     "data": DataSettings,
@@ -57,8 +55,8 @@ SECTIONS = {
     "optimizer": OptimizerSettings,
     "training": TrainingSettings,
 }
-LORA = {f"lora_{f.name}": f.name for f in attrs.fields(AdapterSettings)}
-DISK = "offload='disk' cannot hold adapters: merge them first (d4k lora merge), and load the merged model"
+ADAPTER = {f"adapter_{f.name}": f.name for f in attrs.fields(AdapterSettings)}
+DISK = "offload='disk' cannot hold adapters: merge them first (d4k adapter merge), and load the merged model"
 DRAWN = ("seed", "width", "height", "steps", "guidance", "shift", "negative_prompt")
 
 
@@ -105,11 +103,11 @@ class Pipeline:
         quantize: str | None = None,
         attention: str | None = None,
         compile: bool = False,  # noqa: A002
-        cache: str | None = None,
+        step_cache: str | None = None,
         memory_gb: float | None = None,
         **options: Any,
     ) -> Pipeline:
-        """Load a model. What holds less in memory, or computes faster, is described in `docs/memory.md`.
+        """Load a model. What holds less in memory, or computes faster, is described in `docs/md`.
 
         Args:
             model: a registered checkpoint (`d4k plugins` lists them), a local folder in the diffusers layout, the
@@ -127,22 +125,22 @@ class Pipeline:
             quantize: hold the denoiser's weights as "int8", "float8" (torchao) or "nf4" (bitsandbytes).
             attention: a diffusers attention back-end, such as "native", "flash" or "sage".
             compile: compile the denoiser's repeated blocks with `torch.compile`.
-            cache: "first-block", or with a threshold "first-block:0.1": skip what hardly changes between steps.
+            step_cache: "first-block", or with a threshold "first-block:0.1": skip what hardly changes between steps.
             memory_gb: what the autoencoder may use beside its weights; None measures what is free.
             options: of the backbone.
 
         Raises:
-            UnknownNameError: there is no such model, dtype, offload, quantisation, back-end or cache.
+            UnknownNameError: there is no such model, dtype, offload, quantisation, back-end or step cache.
             CheckpointError: the model or an adapter cannot be read, or does not fit.
             ConfigError: the backbone has no such option, or this machine cannot do what is asked.
         """
         replaced = None if transformer is None else str(transformer)
-        source = checkpoint.find_model(str(model), revision=revision, variant=variant, transformer=replaced)
+        source = find_model(str(model), revision=revision, variant=variant, transformer=replaced)
         if dtype not in DTYPES:
             raise UnknownNameError("dtype", dtype, DTYPES)
         if offload == "disk" and (source.adapters or adapters):
             raise ConfigError(DISK)
-        wanted = [(read_adapter(name), weight) for name, weight in weighted_adapters(source.adapters, adapters).items()]
+        wanted = [(read_adapter(name), weight) for name, weight in scaled_adapters(source.adapters, adapters).items()]
         learnt = _learnt(wanted, source.training)
         implementation = registry().get("backbone", source.backbone).load()
         merged = {**source.options, **_as_options(implementation, learnt), **options}
@@ -157,7 +155,7 @@ class Pipeline:
             quantize,
             memory_gb,
         )
-        memory.check_placement(placement)
+        check_placement(placement)
         backbone.load(placement)
         facts = {
             "dtype": dtype,
@@ -168,7 +166,7 @@ class Pipeline:
             "quantize": quantize,
             "attention": attention,
             "compile": compile or None,
-            "cache": cache,
+            "step_cache": step_cache,
         }
         pipe = cls(
             backbone,
@@ -181,7 +179,7 @@ class Pipeline:
         )
         for adapter, weight in wanted:
             pipe._apply(adapter, weight)
-        memory.speed_up(backbone.trainable, attention=attention, compiled=compile, cache=cache)
+        speed_up(backbone.trainable, attention=attention, compiled=compile, step_cache=step_cache)
         return pipe
 
     def load_adapter(self, source: str | Path, weight: float = 1.0, name: str | None = None) -> str:
@@ -202,7 +200,7 @@ class Pipeline:
         return self._apply(read_adapter(source), weight, name)
 
     def _apply(self, adapter: Adapter, weight: float, name: str | None = None) -> str:
-        check_weights([weight])
+        check_scales([weight])
         if self._offload == "disk":
             raise ConfigError(DISK)
         if name in self.adapters:
@@ -237,7 +235,7 @@ class Pipeline:
             UnknownNameError: there is no adapter of that name.
             ConfigError: a weight is not a number.
         """
-        check_weights(weights.values())
+        check_scales(weights.values())
         set_adapters(self.backbone.trainable, weights)
         self.adapters = {
             name: attrs.evolve(used, weight=float(weights.get(name, 0.0))) for name, used in self.adapters.items()
@@ -264,7 +262,7 @@ class Pipeline:
         seed: int | Sequence[int] = 0,
         negative_prompt: str = "",
         batch_size: int = 1,
-        on_step: Callable[[sampling.SamplingStep], None] | None = None,
+        on_step: Callable[[SamplingStep], None] | None = None,
     ) -> list[Image]:
         """Draw one picture for each prompt.
 
@@ -279,7 +277,7 @@ class Pipeline:
                 depends on its own seed only, not on its place or the batch size.
             negative_prompt: what classifier-free guidance steers away from.
             batch_size: pictures at a time.
-            on_step: called after every step; see `d4k.sampling.SamplingStep`.
+            on_step: called after every step; see `d4k.SamplingStep`.
 
         Returns:
             RGB pictures; `picture.info["d4k"]` holds the recipe as a dict, with what `from_pretrained` was given as far
@@ -290,11 +288,11 @@ class Pipeline:
         """
         prompts, seeds = _pairs(prompt, seed)
         _check_positive(batch_size=batch_size)
-        if "cache" in self._facts and batch_size > 1:
-            raise ConfigError("a step cache judges a batch as one picture: with cache, batch_size must be 1")
+        if "step_cache" in self._facts and batch_size > 1:
+            raise ConfigError("a step cache judges a batch as one picture: with step_cache, batch_size must be 1")
         settings = self._settings(width, height, steps, guidance, shift) | {"negative_prompt": negative_prompt}
         self._warn_of_deviation(settings)
-        drawn = sampling.sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
+        drawn = sample(self.backbone, prompts, seeds, batch_size=batch_size, on_step=on_step, **settings)
         pictures = []
         for tensor, text, number in zip(drawn, prompts, seeds, strict=True):
             picture = to_picture(tensor)
@@ -314,7 +312,7 @@ class Pipeline:
         shift: float | None = None,
         seed: int = 0,
         negative_prompt: str = "",
-        on_step: Callable[[sampling.SamplingStep], None] | None = None,
+        on_step: Callable[[SamplingStep], None] | None = None,
         on_picture: Callable[[Path], None] | None = None,
     ) -> list[Path]:
         """Draw many pictures into a folder, with their recipes and an `index.jsonl`; resumable.
@@ -324,7 +322,7 @@ class Pipeline:
 
         Args:
             folder: new, empty, or of an earlier call.
-            jobs: prompts, or `d4k.generation.Job` objects with a seed, a size or a negative prompt of their own.
+            jobs: prompts, or `d4k.Job` objects with a seed, a size or a negative prompt of their own.
             width: as for `generate`, of the jobs that have none of their own.
             height: likewise.
             steps: as for `generate`.
@@ -350,12 +348,12 @@ class Pipeline:
             number = seed if job.seed is None else job.seed
             recipes.append(self._recipe(job.prompt, number, settings | {"negative_prompt": negative}))
 
-        def draw(recipe: Mapping[str, Any], tick: Callable[[sampling.SamplingStep], None]) -> Image:
+        def draw(recipe: Mapping[str, Any], tick: Callable[[SamplingStep], None]) -> Image:
             settings = {name: recipe[name] for name in DRAWN}
             return self.generate(recipe["prompt"], on_step=tick, **settings)[0]
 
-        planned = generation.plan(Path(folder), chosen, recipes)
-        return generation.draw_planned(Path(folder), planned, draw, on_step=on_step, on_picture=on_picture)
+        planned = name_files(Path(folder), chosen, recipes)
+        return generate_planned(Path(folder), planned, draw, on_step=on_step, on_picture=on_picture)
 
     def _settings(
         self, width: int | None, height: int | None, steps: int | None, guidance: float | None, shift: float | None
@@ -370,7 +368,7 @@ class Pipeline:
     def _recipe(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All that makes a picture what it is."""
         used = [attrs.asdict(adapter) for adapter in (*self.merged, *self.adapters.values())]
-        fixed = {"options": dict(self._options), **self._facts, "versions": generation.versions()}
+        fixed = {"options": dict(self._options), **self._facts, "versions": versions()}
         if used:
             fixed["adapters"] = used
         return {"prompt": prompt, "seed": seed, "model": self._weights, **settings, **fixed}
@@ -398,7 +396,7 @@ class Pipeline:
         resume: bool = False,
         on_step: Callable[[int, float], None] | None = None,
         **settings: Any,
-    ) -> training.Run:
+    ) -> Run:
         """Fine-tune the model in place.
 
         Args:
@@ -412,8 +410,8 @@ class Pipeline:
             resume: go on from the newest checkpoint in `output_dir`.
             on_step: called with each step and its loss.
             settings: any key of the sections data, flow, optimizer and training of the TOML file, such as `lr=1e-5`,
-                `width=4096`, `batch_size=4`; `schedule="cosine"` names the learning-rate schedule; `lora_rank=16`,
-                or another key of the section adapter after `lora_`, trains an adapter, which stays switched on.
+                `width=4096`, `batch_size=4`; `schedule="cosine"` names the learning-rate schedule; `adapter_rank=16`,
+                or another key of the section adapter after `adapter_`, trains an adapter, which stays switched on.
 
         Returns:
             The finished run.
@@ -453,9 +451,9 @@ class Pipeline:
         loss: str | Loss | None = None,
         resume: bool = False,
         on_step: Callable[[int, float], None] | None = None,
-    ) -> training.Run:
+    ) -> Run:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
-        self._refuse("fine-tune", "offload", "quantize", "cache")
+        self._refuse("fine-tune", "offload", "quantize", "step_cache")
         if config.adapter is not None and self.merged:
             raise ConfigError(
                 "the model holds merged adapters and is in no folder, so that a new adapter's record could not name "
@@ -463,14 +461,14 @@ class Pipeline:
             )
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
-        facts = training.trained_with(self.backbone, config.flow)
+        facts = trained_with(self.backbone, config.flow)
         options = self._options | _as_options(type(self.backbone), facts)
         card = (self._name, options)
-        run = training.train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
+        run = train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
         self._options, self._training = options, facts
         if run.adapter is None:
             self._weights, self.merged = str(run.model), ()
-            self._facts = {name: value for name, value in self._facts.items() if name not in checkpoint.LOADED_WITH}
+            self._facts = {name: value for name, value in self._facts.items() if name not in LOADED_WITH}
         else:
             self.adapters[TRAINED] = Applied(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
         return run
@@ -512,7 +510,7 @@ class Pipeline:
         refuse_used(target)
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
-            checkpoint.write_card(temporary, self._name, self._options, training=self._training)
+            write_card(temporary, self._name, self._options, training=self._training)
 
     def _refuse(self, what: str, *settings: str) -> None:
         known = self._facts if self._offload is None else {**self._facts, "offload": self._offload}
@@ -523,29 +521,9 @@ class Pipeline:
                 )
 
 
-def choose_device(name: str | None = None) -> torch.device:
-    """The named device, or the first of CUDA, MPS and CPU there is; of several GPUs the one of this process.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    process = get_cpu_distributed_information()  # of any launcher, not of CPUs only
-    name += f":{process.local_rank}" if name == "cuda" and process.world_size > 1 else ""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        if device.type == "meta":
-            raise RuntimeError("it holds no values")
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device '{name}' is not available here; try 'cuda', 'mps' or 'cpu'") from error
-    return device
-
-
 def train_from_config(
     config: RunConfig, *, device: str | None = None, memory_gb: float | None = None, resume: bool = False
-) -> training.Run:
+) -> Run:
     """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read."""
     if not resume:
         refuse_used(Path(config.output_dir))
@@ -584,7 +562,7 @@ def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
 
 
 def _loaded_with(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: facts[name] for name in checkpoint.LOADED_WITH if name in facts}
+    return {name: facts[name] for name in LOADED_WITH if name in facts}
 
 
 def _learnt(wanted: Sequence[tuple[Adapter, float]], trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -642,11 +620,11 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
             result.setdefault("schedule", {})["name" if key == "schedule" else key] = value
         elif key == "optimizer":
             result.setdefault("optimizer", {})["name"] = value
-        elif key in LORA:
-            result.setdefault("adapter", {})[LORA[key]] = value
+        elif key in ADAPTER:
+            result.setdefault("adapter", {})[ADAPTER[key]] = value
         elif key in homes:
             result.setdefault(homes[key], {})[key] = value
         else:
-            known = sorted([*homes, *LORA, "schedule", "warmup_steps", "optimizer"])
+            known = sorted([*homes, *ADAPTER, "schedule", "warmup_steps", "optimizer"])
             raise ConfigError(f"unknown setting '{key}'{did_you_mean(key, known)} Known: {', '.join(known)}.")
     return result

@@ -158,7 +158,8 @@ class Preset:
         steps: Euler steps.
         guidance: scale of the guidance.
         shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
-        downscale: pixels a latent row stands for where this holds; None is any.
+        downscale: pixels a latent row stands for where this holds; None is any. A preset of the downscale in use is
+            preferred to a nearer size.
 
     Source of the shift: SD3, Esser et al. 2024, arXiv 2403.03206, section 5.3.2.
     """
@@ -245,6 +246,15 @@ class Backbone(Protocol):
     def trainable(self, module: torch.nn.Module) -> None: ...
 
     @property
+    def trained_options(self) -> Mapping[str, Any]:
+        """The options, with the values in force, that a model fine-tuned now must be sampled with.
+
+        Such as `{"positions": "interpolate", "text_tokens": 256, "downscale": 16}`. Each key is an option of the
+        backbone. They are kept beside the trained weights, and given to the backbone that loads them. Known after
+        `load`.
+        """
+
+    @property
     def components(self) -> Mapping[str, torch.nn.Module]:
         """All models by name: the denoiser, text encoders, and the autoencoder as "vae". Known after `load`."""
 
@@ -271,7 +281,12 @@ class Backbone(Protocol):
         """Latents (B, C, h, w) to pixels (B, 3, H, W), about in [-1, 1]."""
 
     def velocity(
-        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+        progress: float | None = None,
     ) -> Tensor:
         """Predict `noise - clean`.
 
@@ -280,6 +295,8 @@ class Backbone(Protocol):
             sigma: (B,) float32, in [0, 1].
             conditioning: of the B prompts.
             guidance: scale; None is what training uses (no classifier-free guidance, the usual embedded scale).
+            progress: how far sampling is, `step / steps` with steps counted from 1, so in (0, 1]; None while training.
+                For models that guide part of the schedule only.
         """
 
     def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:

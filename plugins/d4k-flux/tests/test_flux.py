@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransf
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.config import FlowSettings
 from d4k.plugins import registry
-from d4k.sampling import draw_noise, sample_latents
+from d4k.sampling import sample_latents, starting_noise
 from d4k.testing import check_backbone
 from d4k.training import trained_with
 from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
@@ -44,7 +44,7 @@ def test_latents_equal_the_stock_pipeline(pipe, width, height, guidance):
         output_type="latent",
     ).images
     stock = unpack(stock, height // 8, width // 8)
-    noise = draw_noise(pipe.backbone, [3, 4], width, height)
+    noise = starting_noise(pipe.backbone, [3, 4], width, height)
 
     ours = sample_latents(pipe.backbone, PROMPTS, noise, steps=6, guidance=guidance)
 
@@ -88,7 +88,7 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     ).images
     expected = unpack(expected, 32, 40)
 
-    ours = sample_latents(backbone, ["a tabby cat"], draw_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
+    ours = sample_latents(backbone, ["a tabby cat"], starting_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
 
     assert (ours - expected).abs().max() <= 1e-4
 
@@ -106,7 +106,7 @@ def test_pixels_equal_the_stock_pipeline(pipe):
         output_type="pt",
     ).images
 
-    noise = draw_noise(pipe.backbone, [0], 256, 256)
+    noise = starting_noise(pipe.backbone, [0], 256, 256)
     latents = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=1.0)
     ours = pipe.backbone.decode(latents) / 2 + 0.5
 

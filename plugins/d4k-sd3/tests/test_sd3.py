@@ -9,7 +9,7 @@ from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.plugins import registry
-from d4k.sampling import check_size, draw_noise, sample_latents
+from d4k.sampling import check_size, sample_latents, starting_noise
 from d4k.testing import check_backbone
 from d4k_sd3.backbone import SD3Backbone, stretch_positions
 
@@ -39,7 +39,7 @@ def test_latents_equal_the_stock_pipeline(pipe, width, height, guidance):
         max_sequence_length=24,
         output_type="latent",
     ).images
-    noise = draw_noise(pipe.backbone, [3, 4], width, height)
+    noise = starting_noise(pipe.backbone, [3, 4], width, height)
 
     ours = sample_latents(pipe.backbone, PROMPTS, noise, steps=6, guidance=guidance)
 
@@ -59,7 +59,7 @@ def test_a_negative_prompt_equals_the_stock_pipeline(pipe):
         max_sequence_length=24,
         output_type="latent",
     ).images
-    noise = draw_noise(pipe.backbone, [0], 256, 256)
+    noise = starting_noise(pipe.backbone, [0], 256, 256)
 
     ours = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=4.0, negative_prompt="a brick wall")
 
@@ -83,7 +83,7 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
         output_type="latent",
     ).images
 
-    ours = sample_latents(backbone, ["a tabby cat"], draw_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
+    ours = sample_latents(backbone, ["a tabby cat"], starting_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
 
     assert (ours - expected).abs().max() <= 1e-4
 
@@ -101,7 +101,7 @@ def test_pixels_equal_the_stock_pipeline(pipe):
         output_type="pt",
     ).images
 
-    noise = draw_noise(pipe.backbone, [0], 256, 256)
+    noise = starting_noise(pipe.backbone, [0], 256, 256)
     latents = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=1.0)
     ours = pipe.backbone.decode(latents) / 2 + 0.5
 

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from d4k import __version__
+from d4k.cli.adapter import adapter
 from d4k.cli.demo import demo
 from d4k.cli.evaluate import evaluate
 from d4k.cli.generate import generate
-from d4k.cli.lora import lora
 from d4k.cli.plan import plan
 from d4k.cli.plugins import plugins
 from d4k.cli.train import train
@@ -22,7 +22,7 @@ __all__ = ["main"]
 NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
 """Loggers that warn whenever diffusers is imported beside a torchao of another age, whether it is used or not."""
 
-COMMANDS = (demo, plan, train, generate, evaluate, lora, plugins)  # in the order of use
+COMMANDS = (demo, plan, train, generate, evaluate, adapter, plugins)  # in the order of use
 
 
 class Commands(click.Group):

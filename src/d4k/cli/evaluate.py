@@ -41,7 +41,8 @@ def evaluate(
     Example:
       d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
     """
-    from d4k import evaluation
+    from d4k.evaluation import evaluate as measure
+    from d4k.evaluation import score_table, write_scores
     from d4k.pipeline import metrics_by_name
 
     chosen = metrics_by_name(metrics or ("glcm", "compression-ratio"))
@@ -49,10 +50,10 @@ def evaluate(
     for file, ending in ((json_file, ".json"), (markdown_file, ".md")):
         if file is not None and file.suffix != ending:
             raise ConfigError(f"cannot write scores to '{file.name}': the ending must be {ending}")
-    rows = {folder.name or str(folder): evaluation.evaluate(folder, chosen, prompts=texts, reference=reference)}
-    click.echo(evaluation.score_table(rows))
+    rows = {folder.name or str(folder): measure(folder, chosen, prompts=texts, reference=reference)}
+    click.echo(score_table(rows))
     count = next(iter(rows.values()))[0].count
     click.echo(f"{count} image{'s' if count != 1 else ''}")
     for file in (json_file, markdown_file):
         if file is not None:
-            evaluation.write_scores(rows, file)
+            write_scores(rows, file)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from d4k.cli.lora import read_weights
+from d4k.cli.adapter import read_scales
 from d4k.cli.placement import load_model, placement_options
 from d4k.cli.prompts import prompts_option, read_jobs
 from d4k.config import with_settings
 from d4k.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from d4k.generation import Job
     from d4k.pipeline import Pipeline
+    from d4k.sampling import Job
 
 __all__ = ["generate"]
 
@@ -89,7 +89,7 @@ def generate(
     """
     recorded: list[dict[str, Any]] = []
     backbone = with_settings({}, list(options)) | ({} if downscale is None else {"downscale": downscale})
-    jobs, adapters = _jobs(prompts, source, prompt_options), read_weights(settings.pop("adapters"))
+    jobs, adapters = _jobs(prompts, source, prompt_options), read_scales(settings.pop("adapters"))
     if recipe is not None:
         known = _read_recipe(recipe)
         model, backbone = _unless_given(known, model=model)["model"], {**known.get("options", {}), **backbone}
@@ -106,7 +106,7 @@ def generate(
     pipe = load_model(model, settings, adapters=adapters, **backbone)
     _warn_of_changes(pipe, recorded)
     if output.suffix:
-        _draw_one(pipe, jobs[0], output, settings)
+        _generate_one(pipe, jobs[0], output, settings)
         return
     drawn: list[Path] = []
     files = pipe.generate_to(output, jobs, on_picture=lambda file: _say(file, drawn), **settings)
@@ -115,14 +115,14 @@ def generate(
 
 
 def _jobs(prompts: tuple[str, ...], source: str | None, options: tuple[str, ...]) -> list[Job]:
-    from d4k.generation import Job
+    from d4k.sampling import Job
 
     return [*map(Job, prompts), *(read_jobs(source, options) if source else [])]
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    from d4k.generation import check_recipe
     from d4k.images import read_recipe
+    from d4k.sampling import check_recipe
 
     return check_recipe(read_recipe(path), path)
 
@@ -157,7 +157,7 @@ def _unless_given(recipe: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 def _check_output(output: Path, count: int) -> None:
     """A folder that is new or to go on with, or one new file for a single prompt."""
-    from d4k.generation import refuse_foreign
+    from d4k.sampling import refuse_foreign
 
     if not output.suffix:
         refuse_foreign(output)
@@ -169,9 +169,9 @@ def _check_output(output: Path, count: int) -> None:
         raise OutputError(f"{output} exists already; name another file")
 
 
-def _draw_one(pipe: Pipeline, job: Job, output: Path, settings: dict[str, Any]) -> None:
-    from d4k.generation import Progress
+def _generate_one(pipe: Pipeline, job: Job, output: Path, settings: dict[str, Any]) -> None:
     from d4k.images import save_picture
+    from d4k.sampling import Progress
 
     own = {name: getattr(job, name) for name in ("seed", "width", "height", "negative_prompt")}
     settings |= {name: value for name, value in own.items() if value is not None}

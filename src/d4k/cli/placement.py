@@ -25,8 +25,8 @@ OPTIONS = {
     "quantize": click.option("--quantize", metavar="HOW", help="Denoiser in fewer bits: int8, float8 or nf4."),
     "attention": click.option("--attention", metavar="NAME", help="Attention back-end, such as native or flash."),
     "compile": click.option("--compile", is_flag=True, help="Compile the denoiser's blocks on their first use."),
-    "cache": click.option(
-        "--cache", metavar="NAME", help="Skip what hardly changes between steps: first-block[:0.05]."
+    "step_cache": click.option(
+        "--step-cache", metavar="NAME", help="Skip what hardly changes between steps: first-block[:0.05]."
     ),
     "memory_gb": click.option("--memory-gb", type=float, help="For the autoencoder; what is free when left out."),
     "low_memory": click.option("--low-memory", is_flag=True, help="Pick dtype, offload and quantize for this machine."),
@@ -62,13 +62,13 @@ def load_model(model: str, settings: dict[str, Any], **backbone: Any) -> Pipelin
 
 def _pick(model: str, loading: dict[str, Any]) -> dict[str, str]:
     """What `--low-memory` chooses beside what the user did, told on the error stream."""
-    from d4k import fit
-    from d4k.pipeline import choose_device
+    from d4k.machine import choose_device
+    from d4k.planning import choose, measure
 
-    machine = fit.measure(choose_device(loading["device"]))
+    machine = measure(choose_device(loading["device"]))
     bytes_each = 4 if _given("dtype") and loading["dtype"] == "float32" else 2
     picked = {}
-    for choice in fit.choose(machine, _sizes(model, loading, bytes_each)):
+    for choice in choose(machine, _sizes(model, loading, bytes_each)):
         if _given(choice.option):
             click.echo(f"low memory: {choice.option} {loading[choice.option]}, as given", err=True)
         else:
@@ -81,18 +81,18 @@ def _sizes(model: str, loading: dict[str, Any], bytes_each: int) -> dict[str, in
     """Bytes of the model's parts; downloads it, which loading would do next."""
     from pathlib import Path
 
-    from d4k import checkpoint, hub, memory, weights
+    from d4k.models import DENOISER, count, fetch_denoiser, fetch_model, find_model, part_bytes, weight_files
 
     given = {name: loading[name] for name in ("revision", "variant", "transformer")}
-    source = checkpoint.find_model(model, **given)
-    folder, replaced = Path(source.location), memory.DENOISER if source.transformer else ""
+    source = find_model(model, **given)
+    folder, replaced = Path(source.location), DENOISER if source.transformer else ""
     if not folder.is_dir():
-        folder = hub.fetch_model(source.location, source.revision, source.variant, without=replaced)
-    sizes = weights.part_bytes(folder, bytes_each, source.variant)
+        folder = fetch_model(source.location, source.revision, source.variant, without=replaced)
+    sizes = part_bytes(folder, bytes_each, source.variant)
     if source.transformer:
-        path = hub.fetch_denoiser(source.transformer)
-        files = weights.weight_files(path, source.variant) if path.is_dir() else (path,)
-        sizes[replaced] = bytes_each * weights.count(files)
+        path = fetch_denoiser(source.transformer)
+        files = weight_files(path, source.variant) if path.is_dir() else (path,)
+        sizes[replaced] = bytes_each * count(files)
     return sizes
 
 

@@ -29,7 +29,7 @@ __all__ = ["plan"]
 @click.option("--train", is_flag=True, help="Plan training as well.")
 @click.option("--train-dtype", default="float32", show_default=True, help="Of the weights when training.")
 @click.option("--precision", default="bf16", show_default=True, help="Mixed precision of training: no, bf16 or fp16.")
-@click.option("--lora-rank", type=int, help="Train an adapter of this rank; all weights when left out.")
+@click.option("--adapter-rank", type=int, help="Train an adapter of this rank; all weights when left out.")
 @click.option("--optimizer", default="adamw", show_default=True, help="adamw or adamw-8bit.")
 @click.option("--processes", type=int, default=1, show_default=True, help="Devices that share a training run.")
 @click.option("--gpu-gb", type=float, default=24.0, show_default=True, help="Memory of the device you have.")
@@ -49,19 +49,19 @@ def plan(
 
     \b
     Example:
-      d4k plan --model sd3-medium --size 4096x4096 --downscale 16 --train --lora-rank 16
+      d4k plan --model sd3-medium --size 4096x4096 --downscale 16 --train --adapter-rank 16
     """
     width, height = read_size(size)
     if json_file is not None and json_file.suffix != ".json":
         raise ConfigError(f"cannot write a plan to '{json_file.name}': the ending must be .json")
-    from d4k import planning
     from d4k.config import with_settings
     from d4k.pipeline import check_options
+    from d4k.planning import plan as make_plan
 
     chosen = with_settings({} if downscale is None else {"downscale": downscale}, list(options))
-    check_options(chosen, planning.plan)
+    check_options(chosen, make_plan)
     _warn_of_unused(settings)
-    found = planning.plan(model, width=width, height=height, **settings, **chosen)
+    found = make_plan(model, width=width, height=height, **settings, **chosen)
     for line in _lines(found, gpu_gb, offload):
         click.echo(line)
     if json_file is not None:
@@ -75,7 +75,7 @@ def plan(
 def _warn_of_unused(settings: dict[str, Any]) -> None:
     """Name what is only of training, where training is not planned."""
     given = click.get_current_context().get_parameter_source
-    training = ("train_dtype", "precision", "lora_rank", "optimizer", "processes")
+    training = ("train_dtype", "precision", "adapter_rank", "optimizer", "processes")
     unused = [f"--{name.replace('_', '-')}" for name in training if given(name) is not ParameterSource.DEFAULT]
     if unused and not settings["train"]:
         click.echo(f"warning: {', '.join(unused)} without --train: ignored", err=True)

@@ -14,7 +14,7 @@ from d4k.errors import ConfigError, DataError, did_you_mean
 from d4k.plugins import create, registry
 
 if TYPE_CHECKING:
-    from d4k.generation import Job
+    from d4k.sampling import Job
 
 __all__ = ["prompts_option", "read_jobs", "read_prompts"]
 
@@ -44,7 +44,7 @@ def read_jobs(source: str | Path, options: Sequence[str] = ()) -> list[Job]:
         DataError: it cannot be read, holds no prompt, or a line is malformed; the message names file and line.
         ConfigError: options were given for a file, or do not suit the dataset.
     """
-    from d4k.generation import Job
+    from d4k.sampling import Job
 
     path = Path(source)
     if not path.exists() and str(source) in registry().names("dataset"):
@@ -80,7 +80,7 @@ def _lines(path: Path) -> list[str]:
 
 def _parse(line: str, path: Path, number: int) -> Job:
     """One line of a `.jsonl` file."""
-    from d4k.generation import Job
+    from d4k.sampling import Job
 
     try:
         row = json.loads(line)

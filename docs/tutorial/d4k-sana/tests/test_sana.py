@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from d4k import Conditioning, ConfigError, Pipeline, Placement, create
-from d4k.sampling import SamplingStep, draw_noise, sample, sample_latents
+from d4k.sampling import SamplingStep, sample, sample_latents, starting_noise
 from d4k.testing import check_backbone
 from d4k_sana.backbone import SanaBackbone
 
@@ -104,7 +104,7 @@ def stock(pipe: Pipeline, prompts: list[str], output: str = "latent", **settings
 def ours(pipe: Pipeline, prompts: list[str], **settings: Any) -> torch.Tensor:
     """The same through the core's sampling loop."""
     settings = {"steps": 6, "guidance": 4.5} | settings
-    noise = draw_noise(pipe.backbone, range(len(prompts)), 96, 160)
+    noise = starting_noise(pipe.backbone, range(len(prompts)), 96, 160)
     return sample_latents(pipe.backbone, prompts, noise, **settings)
 
 

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from d4k import Conditioning, ConfigError, LatentSpec, Placement, SamplingDefaults
 from d4k.autoencoder import decode, encode
-from d4k.checkpoint import load_pipeline, save_pipeline
+from d4k.backbones import load_pipeline, resident, save_pipeline
 from d4k.flow import resolution_shift
-from d4k.memory import resident
 
 __all__ = ["SD3Backbone"]
 
@@ -97,6 +96,11 @@ class SD3Backbone:
         self._trainable = module
 
     @property
+    def trained_options(self) -> dict[str, Any]:
+        """What sampling must share with training: positions, text length and the autoencoder's stride."""
+        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": self._downscale}
+
+    @property
     def components(self) -> dict[str, torch.nn.Module]:
         """Transformer, autoencoder and text encoders, as the diffusers pipeline names them."""
         return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
@@ -149,7 +153,12 @@ class SD3Backbone:
             return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
 
     def velocity(
-        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+        progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; guided when `guidance` is above 1 and the conditioning holds a negative prompt."""
         text = conditioning.tensors

@@ -15,8 +15,7 @@ from diffusers import SanaPipeline
 from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
-from d4k.checkpoint import load_pipeline, save_pipeline
-from d4k.memory import computing_device
+from d4k.backbones import computing_device, load_pipeline, save_pipeline
 
 # diffusers has this text in one place only, as the default of an argument
 INSTRUCTION = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
@@ -62,6 +61,11 @@ class SanaBackbone:
         return SamplingDefaults(self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor)
 
     @property
+    def trained_options(self) -> dict[str, Any]:
+        """What sampling must share with training."""
+        return {"instruction": self.instruction, "text_tokens": self.text_tokens}
+
+    @property
     def components(self) -> dict[str, torch.nn.Module]:
         """Transformer, autoencoder and text encoder, as the diffusers pipeline names them."""
         return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
@@ -102,7 +106,12 @@ class SanaBackbone:
         return pixels
 
     def velocity(
-        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+        progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; guided when `guidance` is above 1 and the conditioning holds a negative prompt."""
         text = conditioning.tensors

@@ -1,0 +1,40 @@
+"""Settings: what is allowed, how they are read and written, and the sections of a training run."""
+
+from d4k.config.rules import Validator, flag, names, number, one_of, optional, table, text, whole
+from d4k.config.run import (
+    AdapterSettings,
+    Component,
+    DataSettings,
+    FlowSettings,
+    OptimizerSettings,
+    RunConfig,
+    ScheduleSettings,
+    TrainingSettings,
+)
+from d4k.config.toml import T, from_mapping, read_toml, settings_class, with_settings, write_toml
+
+__all__ = [
+    "AdapterSettings",
+    "Component",
+    "DataSettings",
+    "FlowSettings",
+    "OptimizerSettings",
+    "RunConfig",
+    "ScheduleSettings",
+    "T",
+    "TrainingSettings",
+    "Validator",
+    "flag",
+    "from_mapping",
+    "names",
+    "number",
+    "one_of",
+    "optional",
+    "read_toml",
+    "settings_class",
+    "table",
+    "text",
+    "whole",
+    "with_settings",
+    "write_toml",
+]

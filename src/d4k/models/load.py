@@ -1,0 +1,137 @@
+"""Loading and saving a diffusers pipeline, with errors that name what is missing or does not fit."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from safetensors import SafetensorError
+
+from d4k.errors import CheckpointError, D4KError, first_line
+from d4k.models.card import fetch_json
+from d4k.models.checks import check_model, check_part, check_single_file
+from d4k.models.headers import PART_WEIGHTS, SAFE, model_parts, read_pickle, used_variant
+from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_model
+from d4k.models.placement import DENOISER, check_placement, offload_part, place, quantization
+from d4k.models.shapes import empty_pipeline
+from d4k.protocols import Placement
+
+__all__ = ["disk_errors", "load_pipeline", "save_pipeline"]
+
+
+def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any:
+    """Load a diffusers pipeline from a folder or the Hub; safetensors only.
+
+    Args:
+        pipeline_class: with a diffusers `from_pretrained`.
+        source: folder or Hub id.
+        placement: how the weights are read, and where they are held.
+
+    Raises:
+        CheckpointError: a part is missing or corrupt, or does not fit its configuration; the message names it.
+        ConfigError: the placement cannot be had on this machine.
+    """
+    if placement.device.type == "meta":
+        return empty_pipeline(pipeline_class, partial(fetch_json, source, revision=placement.revision), placement.dtype)
+    check_placement(placement)
+    try:
+        with _quiet():
+            return place(_read_pipeline(pipeline_class, source, placement), placement)
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load '{source}' as {pipeline_class.__name__}: {error}") from error
+    except D4KError:
+        raise
+    except Exception as error:
+        # diffusers, transformers and safetensors raise a dozen unrelated types for a damaged checkpoint
+        advice = "Is a file missing or cut short? Download it again." if Path(source).is_dir() else OFFLINE
+        raise CheckpointError(
+            f"cannot load '{source}' as {pipeline_class.__name__}: {type(error).__name__}: {first_line(error)} {advice}"
+        ) from error
+
+
+def _read_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any:
+    denoiser = DENOISER
+    replaced = denoiser if placement.transformer else ""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = fetch_model(source, placement.revision, placement.variant, without=replaced)
+    check_model(folder, placement.variant, skip=(replaced,))
+    known = model_parts(folder)
+    parts = {}
+    if placement.transformer:
+        parts[denoiser] = _read_denoiser(known[denoiser][1], folder / denoiser, placement)
+    elif placement.quantize:
+        parts[denoiser] = _read_part(known[denoiser][1], folder / denoiser, placement, quantization(placement))
+    if placement.offload == "disk":  # part by part, so that memory holds the largest, not all
+        for name, (_, cls) in known.items():
+            parts[name] = parts.get(name) or _read_part(cls, folder / name, placement)
+            offload_part(parts[name], name, placement)
+    return pipeline_class.from_pretrained(folder, dtype=placement.dtype, variant=placement.variant, **parts)
+
+
+def _read_part(cls: Any, folder: Path, placement: Placement, config: Any = None) -> Any:
+    variant = used_variant(folder, placement.variant)
+    settings = {} if config is None else {"quantization_config": config}
+    return cls.from_pretrained(folder, dtype=placement.dtype, variant=variant, **settings)
+
+
+def _read_denoiser(cls: Any, config: Path, placement: Placement) -> Any:
+    """The denoiser that replaces the model's own: a file with the model's configuration, or a folder with its own."""
+    path = fetch_denoiser(str(placement.transformer))
+    quantized = quantization(placement)
+    if path.is_dir():
+        check_part(path, cls, placement.variant)
+        return _read_part(cls, path, placement, quantized)
+    as_it_is = check_single_file(path, cls, config) and path.suffix in SAFE
+    if quantized is None:
+        return _read_single_file(cls, path, config, placement)
+    # diffusers quantises what from_pretrained reads, and not what from_single_file does
+    with tempfile.TemporaryDirectory(prefix="d4k-transformer-") as name:
+        folder = Path(name)
+        if as_it_is:
+            shutil.copyfile(config / "config.json", folder / "config.json")
+            (folder / PART_WEIGHTS).symlink_to(path.resolve())
+        else:
+            _read_single_file(cls, path, config, placement).save_pretrained(folder)
+        return _read_part(cls, folder, evolve(placement, variant=None), quantized)
+
+
+def _read_single_file(cls: Any, path: Path, config: Path, placement: Placement) -> Any:
+    content = str(path) if path.suffix in SAFE else read_pickle(path)
+    return cls.from_single_file(content, config=str(config), dtype=placement.dtype, local_files_only=True)
+
+
+def save_pipeline(pipeline: Any, folder: Path) -> None:
+    """Write a diffusers pipeline into a folder, as safetensors."""
+    with _quiet(), disk_errors():
+        pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars that diffusers and transformers draw for every part of a model, each over the last."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in (diffusers_logging, transformers_logging):
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn what safetensors and torch raise on a full disk into OSError."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        raise OSError(f"is the disk full? {first_line(error).rstrip('.')}") from error

@@ -1,0 +1,15 @@
+"""What a run's folder is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["TRAINABLE", "latest_state"]
+
+TRAINABLE = "trainable.safetensors"
+
+
+def latest_state(folder: Path) -> Path | None:
+    """The newest checkpoint that `save_state` wrote in `folder`, or None."""
+    found = sorted(p for p in folder.glob("step-*") if (p / "state.json").is_file())
+    return found[-1] if found else None

@@ -1,0 +1,123 @@
+"""Pictures and captions of a dataset as encoded batches, by number."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from d4k.config import RunConfig
+from d4k.errors import DataError
+from d4k.flow import sample_sigma
+from d4k.images import Crop, open_picture, to_float, to_tensor
+from d4k.protocols import Backbone, Conditioning, Dataset
+from d4k.sampling import check_size
+from d4k.seeds import numbered_seed
+
+__all__ = ["CACHED_CAPTIONS", "CACHED_LATENTS", "Batch", "Feed"]
+
+CACHED_LATENTS = 256
+CACHED_CAPTIONS = 64
+
+
+@frozen(eq=False)
+class Batch:
+    """What one forward pass is given.
+
+    Args:
+        clean: latents (B, C, h, w).
+        noise: of the same shape.
+        sigma: (B,).
+        conditioning: of the B captions.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    conditioning: Conditioning
+
+
+class Feed:
+    """Pictures and captions of a dataset as encoded batches, by number.
+
+    Args:
+        backbone: loaded.
+        dataset: not empty.
+        config: of the run.
+        device: where the batches go.
+    """
+
+    def __init__(self, backbone: Backbone, dataset: Dataset, config: RunConfig, device: torch.device) -> None:
+        if len(dataset) == 0:
+            raise DataError("the dataset is empty: there is nothing to train on")
+        self.backbone, self.dataset, self.config, self.device = backbone, dataset, config, device
+        size = backbone.defaults.size
+        data = config.data
+        self.crop = Crop(data.height or size, data.width or size, position=data.crop, flip=data.flip)
+        check_size(backbone, self.crop.width, self.crop.height)
+        self.fixed = data.crop == "center" and not data.flip
+        self.latent = lru_cache(CACHED_LATENTS if self.fixed else 0)(self._latent)
+        self.text = lru_cache(CACHED_CAPTIONS)(self._text)
+        self.order = lru_cache(2)(self._order)
+        self.enlarged: set[str] = set()
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of the run, counted over all processes; the same on every call."""
+        size = self.config.training.batch_size
+        items = [self._item(number * size + place) for place in range(size)]
+        clean, noise, sigma, texts = zip(*items, strict=True)
+        names = texts[0].tensors
+        joined = Conditioning({name: torch.cat([text.tensors[name] for text in texts]) for name in names})
+        return Batch(
+            torch.cat(clean).to(self.device, torch.float32),
+            torch.cat(noise).to(self.device),
+            torch.cat(sigma).to(self.device),
+            joined.to(device=self.device),
+        )
+
+    def _item(self, number: int) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
+        epoch, place = divmod(number, len(self.dataset))
+        index = self.order(epoch)[place]
+        flow, seed = self.config.flow, self.config.seed
+        generator = torch.Generator().manual_seed(numbered_seed(seed, "noise", number))
+        sigma = sample_sigma(
+            1,
+            density=flow.density,
+            mean=flow.mean,
+            std=flow.std,
+            mode_scale=flow.mode_scale,
+            shift=flow.shift,
+            generator=generator,
+        )
+        dropped = torch.rand((), generator=generator).item() < self.config.training.caption_dropout
+        clean = self.latent(index, 0 if self.fixed else epoch)
+        noise = torch.randn(clean.shape, generator=generator)
+        return clean, noise, sigma, self.text("" if dropped else self.dataset[index].caption)
+
+    def _latent(self, index: int, epoch: int) -> Tensor:
+        sample = self.dataset[index]
+        picture = open_picture(sample.source, label=sample.id)
+        self._note_enlarged(sample.id, picture.size)
+        cut = self.crop(picture, numbered_seed(self.config.seed, "crop", epoch * len(self.dataset) + index))
+        return self.backbone.encode_image(to_float(to_tensor(cut))[None])
+
+    def _note_enlarged(self, name: str, size: tuple[int, int]) -> None:
+        if size[0] >= self.crop.width and size[1] >= self.crop.height:
+            return
+        if not self.enlarged:
+            warnings.warn(
+                f"picture '{name}' ({size[0]}x{size[1]}) is enlarged to cover {self.crop.width}x{self.crop.height}: "
+                "the model learns blur from it. Further ones are only counted.",
+                stacklevel=2,
+            )
+        self.enlarged.add(name)
+
+    def _text(self, caption: str) -> Conditioning:
+        return self.backbone.encode_text([caption])
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(numbered_seed(self.config.seed, "order", epoch))
+        return torch.randperm(len(self.dataset), generator=generator).tolist()

@@ -1,0 +1,273 @@
+"""Finding models, loading them with errors that help, and state that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+from d4k import Placement
+from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
+from d4k.models import CARD, Source, find_model, hub, latest_state, load_pipeline, save_pipeline, write_card
+from d4k.training import load_state, save_state
+
+
+def model_folder(folder: Path, pipeline: str = "FakePipeline") -> Path:
+    """A folder with nothing but an index."""
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    return folder
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """`small_disk(n)`: from now on no file may grow beyond n bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def pieces() -> Any:
+    """A module, its optimizer and its schedule after one step."""
+
+    def make(width: int = 30) -> tuple[torch.nn.Module, Any, Any]:
+        module = torch.nn.Linear(width, width)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        module(torch.ones(1, width)).sum().backward()
+        optimizer.step()
+        schedule.step()
+        return module, optimizer, schedule
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def diffusers_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers pipeline of a few kilobytes on disk."""
+    folder = tmp_path_factory.mktemp("diffusers") / "model"
+    unet = UNet2DModel(8, block_out_channels=(4,), norm_num_groups=2, down_block_types=("DownBlock2D",),
+                       up_block_types=("UpBlock2D",), layers_per_block=1, attention_head_dim=2)  # fmt: skip
+    save_pipeline(DDPMPipeline(unet, DDPMScheduler()), _made(folder))
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+class TestFindModel:
+    """A registered name, a local folder, a run, or a Hub id."""
+
+    def test_registered_name(self, fake_plugin: None) -> None:
+        """The plugin says where the weights are and which backbone reads them."""
+        assert find_model("fake-model") == Source("fake", "", {})
+
+    def test_folder_is_recognised_by_its_index(self, fake_plugin: None, tmp_path: Path) -> None:
+        """`_class_name` of `model_index.json` finds the backbone that named it."""
+        folder = model_folder(tmp_path / "model")
+        assert find_model(str(folder)) == Source("fake", str(folder), {})
+
+    def test_finished_run_stands_for_its_model(self, fake_plugin: None, tmp_path: Path) -> None:
+        """The folder of a run is as good as the model in it."""
+        folder = model_folder(tmp_path / "run" / "model")
+        assert find_model(str(tmp_path / "run")).location == str(folder)
+
+    def test_card_decides_backbone_and_options(self, fake_plugin: None, tmp_path: Path) -> None:
+        """A model that d4k saved is loaded with what it was saved with, whatever the index says."""
+        folder = model_folder(tmp_path / "model", "Unheard")
+        write_card(folder, "fake", {"seed": 3})
+        assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3})
+        write_card(folder, "fake", {"seed": 3}, training={"shift": 2.0})
+        assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3}, training={"shift": 2.0})
+
+    @pytest.mark.parametrize("name", ["fak-model", "./nowhere/model", "/nowhere", "a/b/c", "~/model"])
+    def test_what_is_none_of_these_is_an_unknown_model(self, fake_plugin: None, name: str) -> None:
+        """Known names are listed; a folder or a Hub id are the other ways."""
+        with pytest.raises(UnknownNameError, match=r"unknown model .* Known: fake-model\. Or give a folder"):
+            find_model(name)
+
+    def test_model_of_a_plugin_that_failed_raises_its_reason(self, install: Callable[..., None]) -> None:
+        """The name is not called unknown."""
+        install(tiny=ImportError("no weights"))
+        with pytest.raises(PluginError, match="checkpoint 'tiny-sd3' is not available: plugin d4k-tiny failed to load"):
+            find_model("tiny-sd3")
+
+    @pytest.mark.parametrize(
+        ("file", "content", "message"),
+        [
+            ("model_index.json", b"{garbage", r"model_index\.json is not readable JSON"),
+            ("model_index.json", b"\xff\xfe", r"model_index\.json is not readable JSON"),
+            ("model_index.json", b"[1]", r"model_index\.json must hold a JSON object, got list"),
+            (
+                "model_index.json",
+                b'{"_class_name": "NoPipeline"}',
+                "is a NoPipeline, which no installed plugin loads. Known: F",
+            ),
+            ("model_index.json", None, "has no model_index.json; d4k reads models in the diffusers layout"),
+            (CARD, b'{"format": 2}', r"d4k\.json has format 2; this d4k reads format 1: update d4k"),
+            (CARD, b'{"format": 1, "options": 5}', r"d4k\.json must hold a table under 'options', got 5"),
+            (CARD, b'{"format": 1, "training": 5}', r"d4k\.json must hold a table under 'training', got 5"),
+        ],
+    )
+    def test_damaged_folder_is_a_checkpoint_error(
+        self, fake_plugin: None, tmp_path: Path, file: str, content: bytes | None, message: str
+    ) -> None:
+        """The message names the file and what it holds."""
+        folder = model_folder(tmp_path / "model")
+        if content is None:
+            (folder / file).unlink()
+        else:
+            (folder / file).write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            find_model(str(folder))
+
+    def test_hub_id_is_looked_up(self, fake_plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only `d4k.json`, if there is one, and `model_index.json` are fetched."""
+        folder, asked = model_folder(tmp_path / "hub"), []
+
+        def download(model: str, name: str, revision: str | None) -> str:
+            asked.append((model, name))
+            if name == CARD:
+                raise EntryNotFoundError("none")
+            return str(folder / name)
+
+        monkeypatch.setattr(hub, "hf_hub_download", download)
+        assert find_model("owner/name") == Source("fake", "owner/name", {})
+        assert asked == [("owner/name", CARD), ("owner/name", "model_index.json")]
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (
+                OSError("no route\nto host"),
+                r"cannot get d4k\.json of 'owner/name' from the Hub: no route\. Try again: .* Offline\?",
+            ),
+            (HFValidationError("bad id."), r"from the Hub: bad id\. Try again: .* Offline\?"),
+            (
+                EntryNotFoundError("none"),
+                r"owner/name has no model_index\.json, or the Hub cannot be reached\. Offline\?",
+            ),
+        ],
+    )
+    def test_hub_that_does_not_answer_is_one_line(
+        self, fake_plugin: None, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+    ) -> None:
+        """With what to do when offline."""
+
+        def download(model: str, name: str, revision: str | None) -> str:
+            raise error
+
+        monkeypatch.setattr(hub, "hf_hub_download", download)
+        with pytest.raises(CheckpointError, match=message):
+            find_model("owner/name")
+
+
+class TestLoadPipeline:
+    """diffusers pipelines, from a folder or the Hub."""
+
+    def test_weights_come_back_in_the_dtype_asked_for(self, diffusers_model: Path) -> None:
+        """What `save_pipeline` wrote is safetensors and loads again."""
+        loaded = load_pipeline(DDPMPipeline, str(diffusers_model), Placement(torch.device("cpu"), torch.bfloat16))
+        assert loaded.unet.dtype == torch.bfloat16
+        assert [p.suffix for p in (diffusers_model / "unet").glob("diffusion*")] == [".safetensors"]
+
+    @pytest.mark.parametrize("damage", ["cut", "missing", "garbage"])
+    def test_damaged_model_is_named_with_the_way_out(self, diffusers_model: Path, tmp_path: Path, damage: str) -> None:
+        """One line, whichever of a dozen exceptions was the cause."""
+        folder = tmp_path / "copy"
+        __import__("shutil").copytree(diffusers_model, folder)
+        weights = next(folder.rglob("*.safetensors"))
+        if damage == "cut":
+            weights.write_bytes(weights.read_bytes()[:1000])
+        elif damage == "missing":
+            weights.unlink()
+        else:
+            (folder / "model_index.json").write_text("{")
+        with pytest.raises(
+            CheckpointError, match=r"cannot load '.*copy' as DDPMPipeline: .* Download it again"
+        ) as caught:
+            load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
+        assert "\n" not in str(caught.value)
+
+    def test_pickled_weights_are_refused(self, diffusers_model: Path, tmp_path: Path) -> None:
+        """A folder that holds `.bin` weights only is not loaded: unpickling runs code."""
+        folder = tmp_path / "copy"
+        __import__("shutil").copytree(diffusers_model, folder)
+        weights = next(folder.rglob("*.safetensors"))
+        torch.save({}, weights.with_suffix(".bin"))
+        weights.unlink()
+        with pytest.raises(CheckpointError):
+            load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
+
+
+class TestState:
+    """What a run needs to go on."""
+
+    def test_state_comes_back_whole(self, pieces: Any, tmp_path: Path) -> None:
+        """Weights, moments, rate and step."""
+        module, optimizer, schedule = pieces()
+        path = save_state(tmp_path, 7, module, optimizer, schedule)
+        other, its_optimizer, its_schedule = pieces()
+        assert load_state(path, other, its_optimizer, its_schedule) == 7
+        assert path == tmp_path / "step-00000007"
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
+        assert its_schedule.get_last_lr() == schedule.get_last_lr() == [0.05]
+        for key, values in optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                assert torch.equal(value, its_optimizer.state_dict()["state"][key][name])
+
+    def test_nothing_is_pickled_that_runs_code(self, pieces: Any, tmp_path: Path) -> None:
+        """A checkpoint whose optimizer state holds an object other than plain data is refused."""
+        path = save_state(tmp_path, 1, *pieces())
+        torch.save({"optimizer": Path("x"), "schedule": {}}, path / "optimizer.pt")
+        with pytest.raises(CheckpointError, match="cannot resume from"):
+            load_state(path, *pieces())
+
+    def test_newest_whole_state_is_found(self, pieces: Any, tmp_path: Path) -> None:
+        """Folders without `state.json` are not states."""
+        assert latest_state(tmp_path) is None
+        save_state(tmp_path, 9, *pieces())
+        newest = save_state(tmp_path, 10, *pieces())
+        (tmp_path / "step-00000011").mkdir()
+        assert latest_state(tmp_path) == newest
+
+    @pytest.mark.parametrize("name", ["state.json", "trainable.safetensors", "optimizer.pt"])
+    @pytest.mark.parametrize("damage", ["cut", "missing"])
+    def test_damaged_state_is_a_checkpoint_error(self, pieces: Any, tmp_path: Path, name: str, damage: str) -> None:
+        """Whichever file was cut or lost, the message says which folder to delete."""
+        file = save_state(tmp_path, 1, *pieces()) / name
+        if damage == "cut":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        else:
+            file.unlink()
+        with pytest.raises(CheckpointError, match="step-00000001: .* Delete that folder to resume from the one before"):
+            load_state(file.parent, *pieces())
+
+    def test_state_of_another_model_is_refused(self, pieces: Any, tmp_path: Path) -> None:
+        """Shapes that do not fit are no crash."""
+        path = save_state(tmp_path, 1, *pieces(30))
+        with pytest.raises(CheckpointError, match="RuntimeError"):
+            load_state(path, *pieces(20))
+
+    @pytest.mark.parametrize("limit", [200, 5000])
+    def test_full_disk_leaves_the_state_before(
+        self, pieces: Any, tmp_path: Path, small_disk: Callable[[int], None], limit: int
+    ) -> None:
+        """Whether the weights or the optimizer did not fit: an OutputError that names the folder, and no litter."""
+        save_state(tmp_path, 1, *pieces())
+        more = pieces()
+        small_disk(limit)
+        with pytest.raises(OutputError, match=r"cannot write .*step-00000002: is the disk full\?"):
+            save_state(tmp_path, 2, *more)
+        small_disk(resource.RLIM_INFINITY)
+        assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]

@@ -1,0 +1,481 @@
+"""Fine-tuning: exact under interruption, accumulation and batching; whole checkpoints; errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from d4k import FlowStep, Placement, Sample
+from d4k.config import read_toml
+from d4k.datasets import FolderDataset
+from d4k.errors import CheckpointError, ConfigError, D4KError, DataError, OutputError
+from d4k.flow import sample_sigma, sigma_weight
+from d4k.images import Crop, open_picture, to_float, to_tensor
+from d4k.models import CARD, latest_state
+from d4k.training import Feed, MSELoss, journal, read_losses, train
+
+Config = Callable[..., Any]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def dataset(photos: Path) -> FolderDataset:
+    """Five captioned pictures."""
+    return FolderDataset(photos)
+
+
+@pytest.fixture
+def fresh(backbone: Any) -> Callable[[], Any]:
+    """`fresh()`: another backbone with the same weights as at the start."""
+
+    def make() -> Any:
+        result = type(backbone)()
+        result.load(Placement(CPU, torch.float32))
+        return result
+
+    return make
+
+
+@frozen
+class Broken:
+    """A loss that is not finite from some step on."""
+
+    value: float
+    after: int
+    calls: list[int] = field(factory=list)
+
+    def __call__(self, velocity: Tensor, step: FlowStep) -> Tensor:
+        self.calls.append(1)
+        return MSELoss()(velocity, step) * (self.value if len(self.calls) > self.after else 1.0)
+
+
+def weights(backbone: Any) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in backbone.trainable.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Stop(Exception):
+    """An interruption from outside."""
+
+
+def stop_at(last: int) -> Callable[[int, float], None]:
+    def on_step(step: int, loss: float) -> None:
+        if step == last:
+            raise Stop
+
+    return on_step
+
+
+def test_loss_falls_and_weights_change(backbone: Any, dataset: Any, run_config: Config) -> None:
+    """A hundred steps on five pictures fit them better."""
+    before = weights(backbone)
+    config = run_config(training={"steps": 100, "batch_size": 5}, optimizer={"lr": 1e-2})
+    run = train(backbone, dataset, MSELoss(), config)
+    assert sum(run.losses[-20:]) < 0.8 * sum(run.losses[:20])
+    assert not same(before, weights(backbone))
+    assert backbone.trainable.training is False
+
+
+def test_run_leaves_its_record(backbone: Any, dataset: Any, run_config: Config, tmp_path: Path) -> None:
+    """Resolved configuration, losses, TensorBoard events, a checkpoint every N steps and the model; nothing else."""
+    seen: list[tuple[int, float]] = []
+    config = run_config(training={"steps": 5, "save_every": 2}, schedule={"name": "linear"})
+    run = train(backbone, dataset, MSELoss(), config, card=("fake", {"seed": 0}), on_step=lambda *x: seen.append(x))
+    folder = tmp_path / "run"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "losses.jsonl",
+        "model",
+        "tensorboard",
+    ]
+    assert read_toml(folder / "config.toml")["training"]["save_every"] == 2
+    rows = read_losses(folder)
+    assert [list(row) for row in rows] == [["step", "loss", "gradient_norm", "lr", "seconds"]] * 5
+    assert [row["lr"] for row in rows] == pytest.approx([1e-4, 8e-5, 6e-5, 4e-5, 2e-5])
+    assert [(row["step"], row["loss"]) for row in rows] == seen == list(enumerate(run.losses, 1))
+    assert all(row["gradient_norm"] > 0 for row in rows)
+    names = [f"step-{step:08d}" for step in (2, 4, 5)]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == names
+    assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
+    assert json.loads((folder / "model" / CARD).read_text()) == {
+        "format": 1, "backbone": "fake", "options": {"seed": 0}, "training": {"downscale": 2},
+    }  # fmt: skip
+    assert (run.output_dir, run.steps, run.model) == (folder, 5, folder / "model")
+
+
+def test_saved_model_is_the_trained_one(backbone: Any, dataset: Any, run_config: Config) -> None:
+    """Loading `run.model` gives the weights in memory, bit by bit."""
+    run = train(backbone, dataset, MSELoss(), run_config())
+    again = type(backbone)(str(run.model))
+    again.load(Placement(CPU, torch.float32))
+    assert same(weights(again), weights(backbone))
+
+
+def test_equal_settings_give_equal_weights(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """A run is a function of its configuration; another seed is another run."""
+    results: list[Any] = []
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        backbone = fresh()
+        torch.manual_seed(len(results))  # nothing depends on the global generator
+        train(backbone, dataset, MSELoss(), run_config(name, seed=seed))
+        results.append(weights(backbone))
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2])
+
+
+@pytest.mark.parametrize("stop", [3, 4, 7])
+def test_resumed_run_equals_the_uninterrupted_one(fresh: Any, dataset: Any, run_config: Config, stop: int) -> None:
+    """Weights and losses are bit-identical, wherever it stopped: with dropout, random crops and a schedule."""
+    settings: dict[str, Any] = {
+        "training": {"steps": 8, "save_every": 3, "caption_dropout": 0.3, "accumulation": 2},
+        "data": {"crop": "random", "flip": True},
+        "schedule": {"name": "cosine", "warmup_steps": 2},
+    }
+    whole, parts = fresh(), fresh()
+    expected = train(whole, dataset, MSELoss(), run_config("whole", **settings))
+    config = run_config("parts", **settings)
+    with pytest.raises(Stop):
+        train(parts, dataset, MSELoss(), config, on_step=stop_at(stop))
+    resumed = fresh()
+    run = train(resumed, dataset, MSELoss(), config, resume=True)
+    assert run.losses == expected.losses
+    assert same(weights(resumed), weights(whole))
+    assert [row["lr"] for row in read_losses(run.output_dir)] == [row["lr"] for row in read_losses(expected.output_dir)]
+
+
+def test_resume_goes_on_after_a_line_that_was_cut(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Half a last line of `losses.jsonl` is left out, and rows after the checkpoint are replaced, not repeated."""
+    config = run_config(training={"save_every": 2})
+    with pytest.raises(Stop):
+        train(fresh(), dataset, MSELoss(), config, on_step=stop_at(3))
+    losses = Path(config.output_dir) / "losses.jsonl"
+    losses.write_text(losses.read_text() + '{"step": 4, "lo')
+    assert [row["step"] for row in read_losses(losses.parent)] == [1, 2, 3]
+    run = train(fresh(), dataset, MSELoss(), config, resume=True)
+    assert [row["step"] for row in read_losses(run.output_dir)] == [1, 2, 3, 4]
+
+
+def test_finished_run_can_be_prolonged(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """`training.steps` and `training.save_every` may change on resuming; the record is brought up to date."""
+    whole, parts = fresh(), fresh()
+    expected = train(whole, dataset, MSELoss(), run_config("whole", training={"steps": 6}))
+    train(parts, dataset, MSELoss(), run_config("parts", training={"steps": 3}))
+    longer = run_config("parts", training={"steps": 6, "save_every": 5})
+    run = train(parts, dataset, MSELoss(), longer, resume=True)
+    assert run.losses == expected.losses
+    assert same(weights(parts), weights(whole))
+    assert read_toml(run.output_dir / "config.toml")["training"]["steps"] == 6
+
+
+def test_resume_with_other_settings_names_them(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Every changed key is listed in full; the record is not touched."""
+    run = train(fresh(), dataset, MSELoss(), run_config())
+    before = (run.output_dir / "config.toml").read_text()
+    changed = run_config(optimizer={"lr": 1e-3}, data={"width": 8}, loss={"name": "mse", "options": {"x": 1}})
+    with pytest.raises(
+        ConfigError, match=r"other settings than it began with: data\.width, loss\.options\.x, optimizer\.lr\."
+    ):
+        train(fresh(), dataset, MSELoss(), changed, resume=True)
+    assert (run.output_dir / "config.toml").read_text() == before
+
+
+def test_nothing_to_resume_is_said(backbone: Any, dataset: Any, run_config: Config, tmp_path: Path) -> None:
+    """A folder without a checkpoint is not silently started anew."""
+    with pytest.raises(
+        ConfigError, match=r"nothing to resume in .*run: it has no checkpoint; start the run without --resume"
+    ):
+        train(backbone, dataset, MSELoss(), run_config(), resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_folder_in_use_is_refused(backbone: Any, dataset: Any, run_config: Config) -> None:
+    """Nothing is overwritten, nothing is computed."""
+    config = run_config()
+    Path(config.output_dir).mkdir()
+    (Path(config.output_dir) / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputError, match="exists and is not empty"):
+        train(backbone, dataset, MSELoss(), config, on_step=lambda *x: pytest.fail("it trained"))
+    assert [p.name for p in Path(config.output_dir).iterdir()] == ["thesis.txt"]
+
+
+def test_two_batches_of_one_are_one_batch_of_two(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Accumulation changes memory, not mathematics: same samples, same gradient, same step."""
+    results, norms = [], []
+    for name, batch_size, accumulation in [("two", 2, 1), ("accumulated", 1, 2)]:
+        backbone = fresh()
+        settings = {"steps": 3, "batch_size": batch_size, "accumulation": accumulation}
+        run = train(backbone, dataset, MSELoss(), run_config(name, training=settings))
+        results.append((weights(backbone), run.losses))
+        norms.append([row["gradient_norm"] for row in read_losses(run.output_dir)])
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-5)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    for name, tensor in results[0][0].items():
+        torch.testing.assert_close(tensor, results[1][0][name], rtol=0, atol=1e-6)
+
+
+def test_first_step_is_the_published_computation(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Mean over the batch of weight times loss of the predicted velocity; clipped gradient; one step of AdamW."""
+    trained, config = fresh(), run_config(training={"steps": 1, "clip": 0.01}, flow={"weighting": "cosmap"})
+    run = train(trained, dataset, MSELoss(), config)
+    other = fresh()
+    batch = Feed(other, dataset, config, CPU).batch(0)
+    level = batch.sigma[:, None, None, None]
+    noisy = (1 - level) * batch.clean + level * batch.noise
+    predicted = other.velocity(noisy, batch.sigma, batch.conditioning)
+    errors = (predicted - (batch.noise - batch.clean)).square().mean((1, 2, 3))
+    loss = (sigma_weight(batch.sigma, "cosmap") * errors).mean()
+    loss.backward()
+    parameters = list(other.trainable.parameters())
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 0.01)
+    torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4).step()
+    assert run.losses == pytest.approx((loss.item(),), rel=1e-5)
+    assert read_losses(run.output_dir)[0]["gradient_norm"] == pytest.approx(norm.item(), rel=1e-4)
+    for name, tensor in weights(other).items():
+        torch.testing.assert_close(weights(trained)[name], tensor, rtol=1e-4, atol=1e-7)
+
+
+def test_clip_of_zero_does_not_clip(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Without clipping no norm is measured; with a small one the weights move otherwise."""
+    free, clipped = fresh(), fresh()
+    run = train(free, dataset, MSELoss(), run_config("free", training={"clip": 0}))
+    train(clipped, dataset, MSELoss(), run_config("clipped", training={"clip": 1e-6}))
+    assert [row["gradient_norm"] for row in read_losses(run.output_dir)] == [0.0] * 4
+    assert not same(weights(free), weights(clipped))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_not_finite_stops_the_run(backbone: Any, dataset: Any, run_config: Config, value: float) -> None:
+    """The message says when and what to change; earlier checkpoints stay, and no model is written."""
+    config = run_config(training={"save_every": 1})
+    with pytest.raises(D4KError, match=r"the loss became (nan|inf) at step 3; lower optimizer\.lr"):
+        train(backbone, dataset, Broken(value, after=2), config)
+    state = latest_state(Path(config.output_dir) / "checkpoints")
+    assert state is not None
+    assert state.name == "step-00000002"
+    assert not (Path(config.output_dir) / "model").exists()
+
+
+def test_failed_checkpoint_leaves_the_one_before(
+    backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up while a checkpoint is written: an OutputError, no litter, and the run can be resumed."""
+    config, save = run_config(training={"save_every": 2}), torch.save
+
+    def full(data: Any, path: Path) -> None:
+        if "step-00000004" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(data, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="step-00000004: No space left on device"):
+        train(backbone, dataset, MSELoss(), config)
+    folder = Path(config.output_dir) / "checkpoints"
+    assert [p.name for p in folder.iterdir()] == ["step-00000002"]
+    monkeypatch.undo()
+    assert train(backbone, dataset, MSELoss(), config, resume=True).steps == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_full_disk_while_logging_is_an_output_error(
+    backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that cannot be recorded stops the run with the way to go on."""
+    monkeypatch.setattr(journal, "write_text", lambda path, text: path.symlink_to("/dev/full"))
+    with pytest.raises(OutputError, match=r"losses\.jsonl: No space left on device; resume with --resume"):
+        train(backbone, dataset, MSELoss(), run_config())
+
+
+def test_damaged_checkpoint_is_not_resumed_from(backbone: Any, dataset: Any, run_config: Config) -> None:
+    """A file cut short names its folder and the way back."""
+    config = run_config(training={"save_every": 2})
+    run = train(backbone, dataset, MSELoss(), config)
+    file = run.output_dir / "checkpoints" / "step-00000004" / "trainable.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"cannot resume from .*step-00000004: .* Delete that folder to resume"):
+        train(backbone, dataset, MSELoss(), config, resume=True)
+
+
+def test_bfloat16_run_is_close_to_the_float32_one(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Weights stay float32, losses agree to a percent; two precisions in one process do not disturb each other."""
+    losses = []
+    for name, precision in [("a", "no"), ("b", "bf16"), ("c", "no")]:
+        backbone = fresh()
+        run = train(backbone, dataset, MSELoss(), run_config(name, training={"precision": precision}))
+        assert {tensor.dtype for tensor in weights(backbone).values()} == {torch.float32}
+        losses.append(run.losses)
+    assert losses[0] == losses[2] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_precision_of_a_run_does_not_outlive_it(backbone: Any, dataset: Any, run_config: Config) -> None:
+    """After bfloat16 training the model computes in float32 again, as one does that is loaded from the disk."""
+    run = train(backbone, dataset, MSELoss(), run_config(training={"precision": "bf16"}))
+    loaded = type(backbone)(str(run.model))
+    loaded.load(Placement(CPU, torch.float32))
+    step = (
+        torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(0)),
+        torch.ones(1),
+        backbone.encode_text(["a"]),
+    )
+    with torch.no_grad():
+        assert torch.equal(backbone.velocity(*step), loaded.velocity(*step))
+
+
+def test_gradient_checkpointing_is_switched_on(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """Only where it is asked for."""
+    for name, wanted in [("a", True), ("b", False)]:
+        backbone = fresh()
+        train(backbone, dataset, MSELoss(), run_config(name, training={"steps": 1, "gradient_checkpointing": wanted}))
+        assert backbone.trainable.checkpointing is wanted
+
+
+def test_eight_bit_optimizer_without_its_library_says_what_to_install(
+    backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the setting and both ways out."""
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
+    with pytest.raises(ConfigError, match="optimizer.name = 'adamw-8bit' needs bitsandbytes: pip install bitsandbytes"):
+        train(backbone, dataset, MSELoss(), run_config(optimizer={"name": "adamw-8bit"}))
+
+
+def test_guidance_and_wrapped_module_reach_the_backbone(
+    backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training calls `velocity` with the configured guidance; afterwards the plain module is back."""
+    module, velocity, seen = backbone.trainable, type(backbone).velocity, []
+
+    def spy(self: Any, noisy: Tensor, sigma: Tensor, conditioning: Any, guidance: float | None = None) -> Tensor:
+        seen.append((guidance, self.trainable.training, noisy.dtype))
+        return velocity(self, noisy, sigma, conditioning)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(type(backbone), "velocity", spy)
+    train(backbone, dataset, MSELoss(), run_config(flow={"guidance": 3.5}))
+    assert seen == [(3.5, True, torch.float32)] * 4
+    assert backbone.trainable is module
+
+
+class TestFeed:
+    """Batches by number: the same on every call, whatever came before."""
+
+    def feed(self, backbone: Any, dataset: Any, config: Any) -> Feed:
+        return Feed(backbone, dataset, config, CPU)
+
+    def test_batch_is_a_function_of_its_number(self, backbone: Any, dataset: Any, run_config: Config) -> None:
+        """Asked late or early, alone or after others."""
+        config = run_config(data={"crop": "random", "flip": True}, training={"caption_dropout": 0.5})
+        one, other = (self.feed(backbone, dataset, config) for _ in range(2))
+        for number in (0, 1, 2):
+            one.batch(number)
+        late, alone = one.batch(7), other.batch(7)
+        for name in ("clean", "noise", "sigma"):
+            assert torch.equal(getattr(late, name), getattr(alone, name))
+        assert torch.equal(late.conditioning.tensors["text"], alone.conditioning.tensors["text"])
+        assert not torch.equal(late.noise, other.batch(8).noise)
+
+    def test_every_epoch_shows_every_picture_once_in_another_order(
+        self, backbone: Any, dataset: Any, run_config: Config
+    ) -> None:
+        """Five pictures in batches of one."""
+        feed = self.feed(backbone, dataset, run_config(training={"batch_size": 1}))
+        seen = [tuple(feed.batch(number).conditioning.tensors["text"][0].tolist()) for number in range(15)]
+        epochs = [seen[0:5], seen[5:10], seen[10:15]]
+        assert all(len(set(epoch)) == 5 for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > 1
+        assert set(epochs[0]) == set(epochs[1])
+
+    def test_sample_goes_with_its_caption(self, backbone: Any, dataset: Any, run_config: Config) -> None:
+        """Latent and text of one item are those of one picture, cropped in the centre to the backbone's own size."""
+        batch = self.feed(backbone, dataset, run_config(training={"batch_size": 5})).batch(0)
+        assert batch.clean.shape == (5, 12, 8, 8)
+        assert batch.noise.std().item() == pytest.approx(1, abs=0.05)
+        for latent, text in zip(batch.clean, batch.conditioning.tensors["text"], strict=True):
+            sample = next(s for s in dataset if torch.equal(backbone.encode_text([s.caption]).tensors["text"][0], text))
+            pixels = to_float(to_tensor(Crop(16, 16)(open_picture(sample.source), 0)))
+            assert torch.equal(latent, backbone.encode_image(pixels[None])[0])
+
+    def test_noise_levels_follow_the_settings(self, backbone: Any, dataset: Any, run_config: Config) -> None:
+        """Every key of the flow section reaches the draw."""
+        plain = self.feed(backbone, dataset, run_config()).batch(3).sigma
+        for change in ({"density": "uniform"}, {"mean": 1.0}, {"std": 0.1}, {"shift": 3.0}, {"density": "mode"}):
+            assert not torch.equal(self.feed(backbone, dataset, run_config(flow=change)).batch(3).sigma, plain)
+        one, other = (
+            self.feed(backbone, dataset, run_config(flow={"density": "mode", "mode_scale": scale})).batch(3).sigma
+            for scale in (0.5, 1.0)
+        )
+        assert not torch.equal(one, other)
+        tight = run_config(flow={"mean": 2.0, "std": 1e-6}, training={"batch_size": 5})
+        assert self.feed(backbone, dataset, tight).batch(0).sigma.tolist() == pytest.approx([0.8807971] * 5)
+        assert sample_sigma(1, mean=2.0, std=1e-6).item() == pytest.approx(0.8807971)
+
+    def test_captions_are_dropped_as_often_as_asked(self, backbone: Any, dataset: Any, run_config: Config) -> None:
+        """A dropped caption is the empty prompt; 0 drops none, 1 all, 0.3 about a third."""
+        empty, share = backbone.encode_text([""]).tensors["text"], []
+        for dropout in (0.0, 0.3, 1.0):
+            config = run_config(training={"batch_size": 200, "caption_dropout": dropout})
+            texts = self.feed(backbone, dataset, config).batch(0).conditioning.tensors["text"]
+            share.append((texts == empty).all(1).float().mean().item())
+        assert share == [0.0, pytest.approx(0.3, abs=0.1), 1.0]
+
+    @pytest.mark.parametrize("data", [{"crop": "random"}, {"flip": True}])
+    def test_random_crops_and_flips_are_new_in_every_epoch(
+        self, backbone: Any, dataset: Any, run_config: Config, data: dict[str, Any]
+    ) -> None:
+        """A picture is cut otherwise in later epochs; centred cuts stay."""
+        for settings, fixed in ((data, False), ({}, True)):
+            feed = self.feed(backbone, dataset, run_config(data=settings, training={"batch_size": 5}))
+            cuts = set()
+            for number in range(6):
+                batch = feed.batch(number)
+                first = batch.conditioning.tensors["text"].sum(1).argmax()
+                cuts.add(batch.clean[first].numpy().tobytes())
+            assert (len(cuts) == 1) is fixed
+
+    def test_centred_pictures_are_encoded_once(self, backbone: Any, dataset: Any, run_config: Config) -> None:
+        """Later epochs take the latents from memory; captions likewise."""
+        calls: list[str] = []
+
+        def counted(name: str) -> Callable[..., Any]:
+            def call(given: Any) -> Any:
+                calls.append(name)
+                return getattr(type(backbone), name)(backbone, given)
+
+            return call
+
+        backbone.encode_image, backbone.encode_text = counted("encode_image"), counted("encode_text")
+        feed = self.feed(backbone, dataset, run_config(training={"batch_size": 5}))
+        for number in range(3):
+            feed.batch(number)
+        assert (calls.count("encode_image"), calls.count("encode_text")) == (5, 5)
+
+    def test_pictures_that_are_too_small_warn_once_and_are_counted(
+        self, backbone: Any, dataset: Any, run_config: Config
+    ) -> None:
+        """Enlarging is named, with both sizes; every such picture is in `enlarged`."""
+        feed = self.feed(backbone, dataset, run_config(data={"width": 24, "height": 24}, training={"batch_size": 5}))
+        with pytest.warns(UserWarning, match=r"\(24x20\) is enlarged to cover 24x24") as caught:
+            feed.batch(0)
+        assert len(caught) == 1
+        assert len(feed.enlarged) == 5
+
+    def test_empty_dataset_and_impossible_size_are_refused(
+        self, backbone: Any, dataset: Any, run_config: Config
+    ) -> None:
+        """Before anything is read."""
+        nothing: list[Sample] = []
+        with pytest.raises(DataError, match="the dataset is empty"):
+            self.feed(backbone, nothing, run_config())
+        with pytest.raises(ConfigError, match="width 18 is not a multiple of 4; nearest: 16 or 20"):
+            self.feed(backbone, dataset, run_config(data={"width": 18}))
