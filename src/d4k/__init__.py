@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PluginError,
         UnknownNameError,
     )
+    from d4k.models import Loading, ModelRef
     from d4k.pipeline import Pipeline
     from d4k.plugins import create, hookimpl
     from d4k.protocols import (
@@ -34,13 +35,18 @@ if TYPE_CHECKING:
         SamplingDefaults,
         Score,
     )
+    from d4k.sampling import Job, SamplingSettings
     from d4k.training import Run
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Job": "sampling",
+    "Loading": "models",
+    "ModelRef": "models",
     "Pipeline": "pipeline",
     "Run": "training",
+    "SamplingSettings": "sampling",
     "create": "plugins",
     "hookimpl": "plugins",
     **dict.fromkeys(
@@ -83,9 +89,12 @@ __all__ = [
     "DataError",
     "Dataset",
     "FlowStep",
+    "Job",
     "LatentSpec",
+    "Loading",
     "Loss",
     "Metric",
+    "ModelRef",
     "OutputError",
     "Pipeline",
     "Placement",
@@ -94,6 +103,7 @@ __all__ = [
     "Run",
     "Sample",
     "SamplingDefaults",
+    "SamplingSettings",
     "Score",
     "UnknownNameError",
     "create",

@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from d4k.errors import OutputError
-from d4k.evaluation import evaluate, markdown_table, score_table, write_scores
+from d4k.evaluation import evaluate, markdown_table, metrics_by_name, score_table, write_scores
 from d4k.files import atomic_file, write_text
 from d4k.images import Crop, open_picture, save_picture
-from d4k.pipeline import Pipeline, metrics_by_name
+from d4k.pipeline import Pipeline
 from d4k.plugins import create
 from d4k.protocols import Dataset, Score
 from d4k.sampling import SamplingStep

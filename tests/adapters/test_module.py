@@ -24,8 +24,8 @@ from d4k.adapters import TARGETS, Adapter, add_adapter, loaded_adapters, read_ad
 from d4k.cli import main
 from d4k.config import AdapterSettings
 from d4k.images import save_picture
-from d4k.models import find_model, write_card
-from d4k.sampling import sample_latents, starting_noise
+from d4k.models import Card, ModelRef, find_model, write_card
+from d4k.sampling import SamplingSettings, sample_latents, starting_noise
 
 STOCK = {"tiny-sd3": diffusers.StableDiffusion3Pipeline, "tiny-flux": diffusers.FluxPipeline}
 Make = Callable[..., Path]
@@ -40,7 +40,7 @@ def bare(pipe: Pipeline) -> Pipeline:
     """Without adapters, as it was loaded."""
     if loaded_adapters(pipe.backbone.trainable):
         pipe.backbone.trainable.unload_lora()  # type: ignore[operator]
-    pipe.adapters, pipe.merged = {}, ()
+    pipe.loaded = evolve(pipe.loaded, adapters={}, merged=())
     return pipe
 
 
@@ -89,13 +89,14 @@ def velocity(pipe: Pipeline) -> Tensor:
 
 def stock(pipe: Pipeline) -> Any:
     """Diffusers' own pipeline, freshly loaded from the same folder."""
-    return STOCK[pipe.model].from_pretrained(find_model(pipe.model).location, dtype=torch.float32)
+    return STOCK[pipe.loaded.model.ref.name].from_pretrained(
+        find_model(pipe.loaded.model.ref).location, dtype=torch.float32
+    )
 
 
 def picture(pipe: Pipeline) -> Tensor:
-    latents = sample_latents(
-        pipe.backbone, ["a tabby cat"], starting_noise(pipe.backbone, [0], 64, 96), steps=3, guidance=3
-    )
+    noise = starting_noise(pipe.backbone, [0], 64, 96)
+    latents = sample_latents(pipe.backbone, ["a tabby cat"], noise, SamplingSettings(64, 96, steps=3, guidance=3))
     return (pipe.backbone.decode(latents) / 2 + 0.5).clamp(0, 1)
 
 
@@ -189,7 +190,7 @@ def test_updates_of_several_adapters_add_up_times_their_weights(pipe: Pipeline, 
     for file, weight in weights.items():
         pipe.load_adapter(file, weight)
     torch.testing.assert_close(velocity(pipe), expected, rtol=0, atol=1e-4)
-    assert {name: used.weight for name, used in pipe.adapters.items()} == {"first": 0.5, "second": -2.0}
+    assert {name: used.scale for name, used in pipe.adapters.items()} == {"first": 0.5, "second": -2.0}
 
 
 def test_adapters_can_be_weighed_anew_and_switched_off(one: Pipeline, make: Make) -> None:
@@ -213,7 +214,9 @@ def test_merged_adapters_draw_the_same_and_are_saved(pipe: Pipeline, make: Make,
     """Stock diffusers loads the merged folder, which has the base's own names; its recipe still says what is in it."""
     files = [make(pipe, "first", 1), make(pipe, "second", 2)]
     names = set(pipe.backbone.trainable.state_dict())
-    merging = Pipeline.from_pretrained(pipe.model, device="cpu", adapters={files[0]: 0.5, files[1]: 1.0})
+    merging = Pipeline.from_pretrained(
+        pipe.loaded.model.ref.name, device="cpu", adapters={files[0]: 0.5, files[1]: 1.0}
+    )
     merging.load_adapter(files[1], name="off")
     merging.set_adapters({"first": 0.5, "second": 1.0})
     expected = velocity(merging)
@@ -222,11 +225,11 @@ def test_merged_adapters_draw_the_same_and_are_saved(pipe: Pipeline, make: Make,
     merging.merge_adapters()
     torch.testing.assert_close(velocity(merging), expected, rtol=0, atol=1e-5)
     merging.save_pretrained(tmp_path / "merged")
-    saved = STOCK[pipe.model].from_pretrained(tmp_path / "merged").transformer.state_dict()
+    saved = STOCK[pipe.loaded.model.ref.name].from_pretrained(tmp_path / "merged").transformer.state_dict()
     assert set(saved) == names
     assert all(torch.equal(saved[name], tensor) for name, tensor in merging.backbone.trainable.state_dict().items())
     recipe = merging.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]
-    assert [(used["name"], used["weight"]) for used in recipe["adapters"]] == [("first", 0.5), ("second", 1.0)]
+    assert [(used["name"], used["scale"]) for used in recipe["adapters"]] == [("first", 0.5), ("second", 1.0)]
     assert merging.adapters == {}
 
 
@@ -237,19 +240,19 @@ def test_the_recipe_records_adapters_by_content(one: Pipeline, make: Make) -> No
     one.load_adapter(file.parent, 0.5)
     recipe = one.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]
     assert recipe["adapters"] == [
-        {"name": "first", "source": str(file.parent), "sha256": read_adapter(file).sha256, "weight": 0.5}
+        {"name": "first", "source": str(file.parent), "sha256": read_adapter(file).sha256, "scale": 0.5}
     ]
     json.dumps(recipe)
     one.set_adapters({})
     recipe = one.generate("a cup", width=64, height=64, steps=1)[0].info["d4k"]
-    assert [used["weight"] for used in recipe["adapters"]] == [0.0]
+    assert [used["scale"] for used in recipe["adapters"]] == [0.0]
 
 
 def test_a_recipe_is_repeated_with_the_weights_of_its_adapters(make: Make, tmp_path: Path) -> None:
     """One that its model brings and that was off stays off; one that was on twice counts twice; a new file is told."""
     pipe, run = bare(loaded("tiny-sd3")), CliRunner().invoke
     file = make(pipe, "adapter")
-    write_card(file.parent, "sd3", {}, base="tiny-sd3")
+    write_card(file.parent, Card("sd3", base=ModelRef("tiny-sd3")))
     small: dict[str, Any] = {"width": 64, "height": 64, "steps": 1}
     for weight in (0.0, 0.5):
         pipe = Pipeline.from_pretrained(file.parent, device="cpu", adapters={file.parent: weight})
@@ -274,7 +277,7 @@ def test_the_recipe_repeats_the_picture(one: Pipeline, make: Make) -> None:
         one.load_adapter(file, weight)
     picture = one.generate("a cup", width=64, height=64, steps=2, seed=4)[0]
     recipe = picture.info["d4k"]
-    adapters = {used["source"]: used["weight"] for used in recipe["adapters"]}
+    adapters = {used["source"]: used["scale"] for used in recipe["adapters"]}
     again = Pipeline.from_pretrained(recipe["model"], device="cpu", adapters=adapters)
     settings = {key: recipe[key] for key in ("width", "height", "steps", "guidance", "seed")}
     assert again.generate(recipe["prompt"], **settings)[0].tobytes() == picture.tobytes()
@@ -301,7 +304,7 @@ def test_wrong_weights_and_unknown_names_are_refused(one: Pipeline, make: Make) 
     with pytest.raises(UnknownNameError, match="unknown adapter 'frist'; did you mean 'first'"):
         one.set_adapters({"frist": 1.0})
     for weight in (float("nan"), "1", True):
-        with pytest.raises(ConfigError, match="the weight of an adapter must be a finite number"):
+        with pytest.raises(ConfigError, match="the scale of an adapter must be a finite number"):
             one.set_adapters({"first": weight})  # type: ignore[dict-item]
     assert torch.equal(velocity(one), before)
 
@@ -397,9 +400,9 @@ def test_adapters_of_from_pretrained_are_a_list_or_a_table(make: Make, one: Pipe
     """A single string, which Python takes for a list of letters, is refused; a file that is given twice counts once."""
     file = make(one)
     with pytest.raises(ConfigError, match="adapters must be a list of files or folders"):
-        Pipeline.from_pretrained(one.model, adapters=str(file))
-    again = Pipeline.from_pretrained(one.model, device="cpu", adapters=[file, file.parent])
-    assert [(used.name, used.weight) for used in again.adapters.values()] == [("first", 1.0)]
+        Pipeline.from_pretrained(one.loaded.model.ref.name, adapters=str(file))
+    again = Pipeline.from_pretrained(one.loaded.model.ref.name, device="cpu", adapters=[file, file.parent])
+    assert [(used.name, used.scale) for used in again.adapters.values()] == [("first", 1.0)]
 
 
 def test_the_command_line_draws_and_merges(one: Pipeline, make: Make, tmp_path: Path) -> None:
@@ -407,7 +410,7 @@ def test_the_command_line_draws_and_merges(one: Pipeline, make: Make, tmp_path: 
     file, run = make(one), CliRunner().invoke
     result = run(main, ["adapter", "merge", "tiny-sd3", f"{file.parent}:0.5", "--output", str(tmp_path / "merged")])
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == [f"{file.parent} with weight 0.5", f"model: {tmp_path / 'merged'}"]
+    assert result.stdout.splitlines() == [f"{file.parent} with scale 0.5", f"model: {tmp_path / 'merged'}"]
     small = ["--width", "64", "--height", "64", "--steps", "1", "--device", "cpu", "--guidance", "2"]
     pictures = []
     for number, words in enumerate((["tiny-sd3", "--adapter", f"{file.parent}:0.5"], [str(tmp_path / "merged")])):

@@ -15,7 +15,19 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from d4k import Placement
 from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
-from d4k.models import CARD, Source, find_model, hub, latest_state, load_pipeline, save_pipeline, write_card
+from d4k.models import (
+    CARD,
+    Card,
+    Model,
+    ModelRef,
+    Training,
+    find_model,
+    hub,
+    latest_state,
+    load_pipeline,
+    save_pipeline,
+    write_card,
+)
 from d4k.training import load_state, save_state
 
 
@@ -65,42 +77,49 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def assert_found(
+    model: Model, backbone: str, location: str, options: dict[str, Any], training: Training | None = None
+) -> None:
+    assert (model.backbone, model.location, model.options) == (backbone, location, options)
+    assert model.training == (training or Training())
+
+
 class TestFindModel:
     """A registered name, a local folder, a run, or a Hub id."""
 
     def test_registered_name(self, fake_plugin: None) -> None:
         """The plugin says where the weights are and which backbone reads them."""
-        assert find_model("fake-model") == Source("fake", "", {})
+        assert_found(find_model(ModelRef("fake-model")), "fake", "", {})
 
     def test_folder_is_recognised_by_its_index(self, fake_plugin: None, tmp_path: Path) -> None:
         """`_class_name` of `model_index.json` finds the backbone that named it."""
         folder = model_folder(tmp_path / "model")
-        assert find_model(str(folder)) == Source("fake", str(folder), {})
+        assert_found(find_model(ModelRef(str(folder))), "fake", str(folder), {})
 
     def test_finished_run_stands_for_its_model(self, fake_plugin: None, tmp_path: Path) -> None:
         """The folder of a run is as good as the model in it."""
         folder = model_folder(tmp_path / "run" / "model")
-        assert find_model(str(tmp_path / "run")).location == str(folder)
+        assert find_model(ModelRef(str(tmp_path / "run"))).location == str(folder)
 
     def test_card_decides_backbone_and_options(self, fake_plugin: None, tmp_path: Path) -> None:
         """A model that d4k saved is loaded with what it was saved with, whatever the index says."""
         folder = model_folder(tmp_path / "model", "Unheard")
-        write_card(folder, "fake", {"seed": 3})
-        assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3})
-        write_card(folder, "fake", {"seed": 3}, training={"shift": 2.0})
-        assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3}, training={"shift": 2.0})
+        write_card(folder, Card("fake", {"seed": 3}))
+        assert_found(find_model(ModelRef(str(folder))), "fake", str(folder), {"seed": 3})
+        write_card(folder, Card("fake", {"seed": 3}, Training(shift=2.0)))
+        assert_found(find_model(ModelRef(str(folder))), "fake", str(folder), {"seed": 3}, Training(shift=2.0))
 
     @pytest.mark.parametrize("name", ["fak-model", "./nowhere/model", "/nowhere", "a/b/c", "~/model"])
     def test_what_is_none_of_these_is_an_unknown_model(self, fake_plugin: None, name: str) -> None:
         """Known names are listed; a folder or a Hub id are the other ways."""
         with pytest.raises(UnknownNameError, match=r"unknown model .* Known: fake-model\. Or give a folder"):
-            find_model(name)
+            find_model(ModelRef(name))
 
     def test_model_of_a_plugin_that_failed_raises_its_reason(self, install: Callable[..., None]) -> None:
         """The name is not called unknown."""
         install(tiny=ImportError("no weights"))
         with pytest.raises(PluginError, match="checkpoint 'tiny-sd3' is not available: plugin d4k-tiny failed to load"):
-            find_model("tiny-sd3")
+            find_model(ModelRef("tiny-sd3"))
 
     @pytest.mark.parametrize(
         ("file", "content", "message"),
@@ -129,7 +148,7 @@ class TestFindModel:
         else:
             (folder / file).write_bytes(content)
         with pytest.raises(CheckpointError, match=message):
-            find_model(str(folder))
+            find_model(ModelRef(str(folder)))
 
     def test_hub_id_is_looked_up(self, fake_plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Only `d4k.json`, if there is one, and `model_index.json` are fetched."""
@@ -142,7 +161,7 @@ class TestFindModel:
             return str(folder / name)
 
         monkeypatch.setattr(hub, "hf_hub_download", download)
-        assert find_model("owner/name") == Source("fake", "owner/name", {})
+        assert_found(find_model(ModelRef("owner/name")), "fake", "owner/name", {})
         assert asked == [("owner/name", CARD), ("owner/name", "model_index.json")]
 
     @pytest.mark.parametrize(
@@ -169,7 +188,7 @@ class TestFindModel:
 
         monkeypatch.setattr(hub, "hf_hub_download", download)
         with pytest.raises(CheckpointError, match=message):
-            find_model("owner/name")
+            find_model(ModelRef("owner/name"))
 
 
 class TestLoadPipeline:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d4k import CheckpointError, ConfigError, Pipeline
-from d4k.models import CARD, find_model
+from d4k.models import CARD, ModelRef, find_model
 from d4k.plugins import registry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -230,7 +230,7 @@ class TestRun:
         """A run that was interrupted has no model yet, and draws the same picture as one that has."""
         unfinished = Path(shutil.copytree(run, tmp_path / "run"))
         shutil.rmtree(unfinished / "model")
-        assert find_model(str(unfinished)).transformer == str(
+        assert find_model(ModelRef(str(unfinished))).transformer == str(
             unfinished / "checkpoints" / "step-00000002" / "trainable.safetensors"
         )
         assert np.array_equal(draw(unfinished), draw(run))
@@ -242,7 +242,7 @@ class TestRun:
 
     def test_finished_run_serves_as_a_transformer(self, run: Path) -> None:
         """With the options and the training of its model, not as its last checkpoint, which says neither."""
-        source, model = find_model("tiny-sd3", transformer=str(run)), find_model(str(run))
+        source, model = find_model(ModelRef("tiny-sd3", transformer=str(run))), find_model(ModelRef(str(run)))
         assert source.transformer == model.location
         assert source.options == model.options
         assert source.training == model.training != {}
@@ -253,12 +253,14 @@ class TestRun:
         state = tmp_path / "checkpoints" / "step-00000001"
         state.mkdir(parents=True)
         (state / "trainable.safetensors").touch()
-        (tmp_path / "config.toml").write_text('model = "tiny-sd3"\n[adapter]\nrank = 2\n')
+        (tmp_path / "config.toml").write_text(
+            'model = "tiny-sd3"\noutput_dir = "x"\ndataset.name = "folder"\n[adapter]\nrank = 2\n'
+        )
         with pytest.raises(CheckpointError, match="which is no model: finish its run with d4k train --resume"):
-            find_model(str(state))
+            find_model(ModelRef(str(state)))
         (tmp_path / "adapter").mkdir()
         with pytest.raises(CheckpointError, match=f"which is no model: its run has ended: give {tmp_path}$"):
-            find_model(str(state))
+            find_model(ModelRef(str(state)))
 
     def test_checkpoint_without_its_run_says_what_to_give(self, run: Path, tmp_path: Path) -> None:
         """The configuration that names the base model is gone."""

@@ -47,10 +47,10 @@ def flux() -> Iterator[Pipeline]:
 def placed(pipe: Pipeline, offload: str) -> Any:
     """The same model again, offloaded as it would be for an accelerator, with the CPU in its place."""
     source = pipe.backbone.source
-    pipeline = load_pipeline(CLASSES[pipe.model], source, Placement(CPU, torch.float32))
+    pipeline = load_pipeline(CLASSES[pipe.loaded.model.ref.name], source, Placement(CPU, torch.float32))
     backbone = type(pipe.backbone)(source, guidance=1.0)
     backbone.attach(place(pipeline, Placement(CPU, torch.float32, offload=offload)))
-    return Pipeline(backbone, model=pipe.model, name=pipe._name, options={})
+    return Pipeline(backbone, pipe.loaded)
 
 
 class TestOffload:
@@ -68,7 +68,7 @@ class TestOffload:
     ) -> None:
         """Every part but the autoencoder has a folder of its own, which goes with the model."""
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        pipe = Pipeline.from_pretrained(plain.model, device="cpu", offload="disk")
+        pipe = Pipeline.from_pretrained(plain.loaded.model.ref.name, device="cpu", offload="disk")
         assert np.array_equal(draw(pipe), draw(plain))
         folders = {folder.name.split("-")[1] for folder in tmp_path.iterdir() if any(folder.iterdir())}
         parts = {name for name, part in pipe.backbone.pipeline.components.items() if isinstance(part, torch.nn.Module)}
@@ -140,7 +140,7 @@ class TestQuantize:
     @pytest.mark.parametrize(("quantize", "levels"), [("int8", 1.0), ("float8", 3.0)])
     def test_picture_stays_close_and_weights_shrink(self, plain: Pipeline, quantize: str, levels: float) -> None:
         """To about a quarter of float32, at a fraction of a grey level."""
-        pipe = Pipeline.from_pretrained(plain.model, device="cpu", quantize=quantize)
+        pipe = Pipeline.from_pretrained(plain.loaded.model.ref.name, device="cpu", quantize=quantize)
         difference = np.abs(draw(pipe) - draw(plain))
         assert 0 < difference.mean() < levels
         assert held(pipe) < 0.5 * held(plain)
@@ -150,9 +150,11 @@ class TestQuantize:
         folder = Path(plain.backbone.source) / "transformer"
         file = folder / "diffusion_pytorch_model.safetensors"
         torch.save(load_file(file), tmp_path / "pickle.pt")
-        expected = draw(Pipeline.from_pretrained(plain.model, device="cpu", quantize="int8"))
+        expected = draw(Pipeline.from_pretrained(plain.loaded.model.ref.name, device="cpu", quantize="int8"))
         for form in (folder, file, tmp_path / "pickle.pt"):
-            pipe = Pipeline.from_pretrained(plain.model, device="cpu", quantize="int8", transformer=form)
+            pipe = Pipeline.from_pretrained(
+                plain.loaded.model.ref.name, device="cpu", quantize="int8", transformer=form
+            )
             assert np.array_equal(draw(pipe), expected), form
 
     def test_missing_package_is_named_with_its_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +282,7 @@ class TestCompile:
 
         whole = functools.partial(torch.compile)
         monkeypatch.setattr(torch, "compile", trace)
-        pipe = Pipeline.from_pretrained(plain.model, device="cpu", compile=True)
+        pipe = Pipeline.from_pretrained(plain.loaded.model.ref.name, device="cpu", compile=True)
         module = pipe.backbone.trainable
         blocks = sum(len(part) for part in module.children() if isinstance(part, torch.nn.ModuleList))
         assert len(compiled) == blocks

@@ -13,14 +13,28 @@ from torch import Tensor
 from d4k import LatentSpec
 from d4k.errors import ConfigError
 from d4k.images import to_uint8
-from d4k.sampling import SamplingStep, check_size, sample, sample_latents, starting_noise
+from d4k.models import Model, ModelRef
+from d4k.sampling import (
+    SamplingSettings,
+    SamplingStep,
+    check_size,
+    choose_settings,
+    sample,
+    sample_latents,
+    starting_noise,
+)
 
 PROMPTS = ["a", "b", "c"]
 SIZE: dict[str, Any] = {"width": 16, "height": 12, "steps": 3, "guidance": 2.0}
 
 
-def draw(backbone: Any, prompts: list[str], seeds: list[int], **settings: Any) -> list[Tensor]:
-    return list(sample(backbone, prompts, seeds, **{**SIZE, **settings}))
+def generate(backbone: Any, prompts: list[str], seeds: list[int], batch_size: int = 1, **settings: Any) -> list[Tensor]:
+    on_step, chosen = settings.pop("on_step", None), SamplingSettings(**{**SIZE, **settings})
+    return list(sample(backbone, prompts, seeds, chosen, batch_size=batch_size, on_step=on_step))
+
+
+def settings(**given: Any) -> SamplingSettings:
+    return SamplingSettings(**{**SIZE, **given})
 
 
 def test_noise_depends_on_seed_and_size_only(backbone: Any) -> None:
@@ -43,14 +57,14 @@ def test_latents_are_those_of_an_euler_integration(backbone: Any) -> None:
     for sigma, following in pairwise(sigmas):
         velocity = backbone.velocity(expected, sigma.expand(2), text, 2.5)
         expected = expected + (following - sigma) * velocity
-    drawn = sample_latents(backbone, ["a", "b"], noise, steps=4, guidance=2.5, negative_prompt="bad")
-    torch.testing.assert_close(drawn, expected, rtol=1e-5, atol=1e-5)
+    found = sample_latents(backbone, ["a", "b"], noise, settings(steps=4, guidance=2.5, negative_prompt="bad"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_picture_is_the_decoded_latent_as_bytes(backbone: Any) -> None:
     """uint8, (3, H, W), on the CPU."""
-    picture = draw(backbone, ["a"], [3])[0]
-    latent = sample_latents(backbone, ["a"], starting_noise(backbone, [3], 16, 12), steps=3, guidance=2.0)
+    picture = generate(backbone, ["a"], [3])[0]
+    latent = sample_latents(backbone, ["a"], starting_noise(backbone, [3], 16, 12), settings(steps=3, guidance=2.0))
     assert (picture.shape, picture.dtype, picture.device.type) == ((3, 12, 16), torch.uint8, "cpu")
     assert torch.equal(picture, to_uint8(backbone.decode(latent)[0]))
 
@@ -58,9 +72,9 @@ def test_picture_is_the_decoded_latent_as_bytes(backbone: Any) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_picture_does_not_depend_on_batch_size_or_place(backbone: Any, batch_size: int) -> None:
     """Picture i with seed s is the same alone, in a batch, and at another place of it."""
-    alone = [draw(backbone, [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, (7, 8, 9), strict=True)]
-    together = draw(backbone, PROMPTS, [7, 8, 9], batch_size=batch_size)
-    backwards = draw(backbone, PROMPTS[::-1], [9, 8, 7], batch_size=batch_size)
+    alone = [generate(backbone, [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, (7, 8, 9), strict=True)]
+    together = generate(backbone, PROMPTS, [7, 8, 9], batch_size=batch_size)
+    backwards = generate(backbone, PROMPTS[::-1], [9, 8, 7], batch_size=batch_size)
     for one, two, three in zip(alone, together, backwards[::-1], strict=True):
         # float sums may round otherwise in a batch: one grey level at most
         assert (one.int() - two.int()).abs().max() <= 1
@@ -69,13 +83,13 @@ def test_picture_does_not_depend_on_batch_size_or_place(backbone: Any, batch_siz
 
 def test_seed_prompt_guidance_and_negative_prompt_matter(backbone: Any) -> None:
     """None of the inputs is ignored."""
-    base = draw(backbone, ["a"], [0])[0]
+    base = generate(backbone, ["a"], [0])[0]
     changed = [
-        draw(backbone, ["a"], [1])[0],
-        draw(backbone, ["b"], [0])[0],
-        draw(backbone, ["a"], [0], guidance=9.0)[0],
-        draw(backbone, ["a"], [0], negative_prompt="blurred")[0],
-        draw(backbone, ["a"], [0], steps=5)[0],
+        generate(backbone, ["a"], [1])[0],
+        generate(backbone, ["b"], [0])[0],
+        generate(backbone, ["a"], [0], guidance=9.0)[0],
+        generate(backbone, ["a"], [0], negative_prompt="blurred")[0],
+        generate(backbone, ["a"], [0], steps=5)[0],
     ]
     assert all(not torch.equal(base, other) for other in changed)
 
@@ -83,7 +97,7 @@ def test_seed_prompt_guidance_and_negative_prompt_matter(backbone: Any) -> None:
 def test_every_step_is_reported(backbone: Any) -> None:
     """Steps count from 1, sigma falls from 1, `first` is the index of the batch's first prompt."""
     seen: list[SamplingStep] = []
-    draw(backbone, PROMPTS, [0, 1, 2], batch_size=2, on_step=seen.append)
+    generate(backbone, PROMPTS, [0, 1, 2], batch_size=2, on_step=seen.append)
     assert [(s.step, s.steps, s.first, len(s.noisy)) for s in seen] == [
         (1, 3, 0, 2), (2, 3, 0, 2), (3, 3, 0, 2), (1, 3, 2, 1), (2, 3, 2, 1), (3, 3, 2, 1),
     ]  # fmt: skip
@@ -95,7 +109,7 @@ def test_preview_is_the_clean_latent_that_the_model_sees(backbone: Any) -> None:
     """`clean = noisy - sigma * velocity` with the latent before the step; at the last step it is the result."""
     seen: list[SamplingStep] = []
     noise = starting_noise(backbone, [0], 16, 12)
-    result = sample_latents(backbone, ["a"], noise, steps=3, guidance=1.0, on_step=seen.append)
+    result = sample_latents(backbone, ["a"], noise, settings(steps=3, guidance=1.0), on_step=seen.append)
     with torch.no_grad():
         velocity = backbone.velocity(noise, torch.ones(1), backbone.encode_text(["a"], ""), 1.0)
     torch.testing.assert_close(seen[0].clean, noise - velocity)
@@ -115,7 +129,7 @@ def test_model_sees_its_own_dtype_and_nothing_else_is_rounded(backbone: Any) -> 
         return velocity(backbone, noisy, sigma, *rest)
 
     backbone.velocity = record
-    draw(backbone, ["a"], [0], on_step=seen.append)
+    generate(backbone, ["a"], [0], on_step=seen.append)
     assert set(given) == {(torch.bfloat16, torch.float32)}
     assert {s.noisy.dtype for s in seen} == {s.clean.dtype for s in seen} == {torch.float32}
 
@@ -139,7 +153,7 @@ def test_preview_is_exact_under_a_solver_that_rounds_its_timesteps(backbone: Any
     backbone.scheduler = multistep
     seen: list[SamplingStep] = []
     noise = starting_noise(backbone, [0], 16, 12)
-    result = sample_latents(backbone, ["a"], noise, steps=3, guidance=1.0, on_step=seen.append)
+    result = sample_latents(backbone, ["a"], noise, settings(steps=3, guidance=1.0), on_step=seen.append)
     assert [s.sigma for s in seen] == multistep(3, 12, 16).sigmas[:-1].tolist()
     torch.testing.assert_close(seen[-1].clean, result, rtol=1e-5, atol=1e-5)
 
@@ -152,7 +166,7 @@ def test_repeated_timesteps_do_not_lead_a_solver_astray(backbone: Any) -> None:
     assert timesteps[0] == timesteps[1]
     noise = starting_noise(backbone, [0], 16, 12)
     seen: list[SamplingStep] = []
-    result = sample_latents(backbone, ["a"], noise, steps=8, guidance=1.0, shift=500.0, on_step=seen.append)
+    result = sample_latents(backbone, ["a"], noise, settings(steps=8, guidance=1.0, shift=500.0), on_step=seen.append)
     torch.testing.assert_close(seen[-1].clean, result, rtol=1e-5, atol=1e-5)
 
 
@@ -160,8 +174,8 @@ def test_repeated_timesteps_do_not_lead_a_solver_astray(backbone: Any) -> None:
 def test_a_solver_with_a_history_begins_anew_with_every_batch(backbone: Any) -> None:
     """The second picture is the same after a first one as alone."""
     backbone.scheduler = multistep
-    together = draw(backbone, ["a", "b"], [0, 1], steps=4)
-    assert torch.equal(together[1], draw(backbone, ["b"], [1], steps=4)[0])
+    together = generate(backbone, ["a", "b"], [0, 1], steps=4)
+    assert torch.equal(together[1], generate(backbone, ["b"], [1], steps=4)[0])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -169,7 +183,7 @@ def test_model_is_left_in_the_mode_it_was_in(backbone: Any, training: bool) -> N
     """Sampling within training switches dropout off and on again, also after an error."""
     backbone.trainable.train(training)
     modes: list[bool] = []
-    draw(backbone, ["a"], [0], on_step=lambda step: modes.append(backbone.trainable.training))
+    generate(backbone, ["a"], [0], on_step=lambda step: modes.append(backbone.trainable.training))
     assert modes == [False] * 3
     assert backbone.trainable.training is training
 
@@ -177,7 +191,7 @@ def test_model_is_left_in_the_mode_it_was_in(backbone: Any, training: bool) -> N
         raise KeyError("stop")
 
     with pytest.raises(KeyError):
-        draw(backbone, ["a"], [0], on_step=fail)
+        generate(backbone, ["a"], [0], on_step=fail)
     assert backbone.trainable.training is training
 
 
@@ -193,14 +207,14 @@ def test_model_is_left_in_the_mode_it_was_in(backbone: Any, training: bool) -> N
         (66, 12, "this model covers at most 64 pixels; asked for width 66"),
     ],
 )
-def test_sizes_that_cannot_be_drawn_are_refused_with_the_nearest(
+def test_sizes_that_cannot_be_generated_are_refused_with_the_nearest(
     backbone: Any, width: int, height: int, message: str
 ) -> None:
     """The check comes before any computation."""
     with pytest.raises(ConfigError, match=message):
         check_size(backbone, width, height)
-    with pytest.raises(ConfigError, match=message):
-        draw(backbone, ["a"], [0], width=width, height=height, on_step=lambda step: pytest.fail("it began to draw"))
+    with pytest.raises(ConfigError, match=message.replace("this model", "fake")):
+        choose_settings(backbone, Model(ModelRef("fake-model"), "fake", ""), {"width": width, "height": height})
 
 
 def test_limit_is_named_for_every_stride_that_the_backbone_offers(backbone: Any, monkeypatch: Any) -> None:

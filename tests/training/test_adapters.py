@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from d4k import CheckpointError, ConfigError, Pipeline, Placement
 from d4k.cli import main
 from d4k.config import AdapterSettings, RunConfig, from_mapping, read_toml
 from d4k.datasets import FolderDataset
-from d4k.models import CARD, find_model, read_card
-from d4k.training import MSELoss, train
+from d4k.models import CARD, Card, ModelRef, find_model, read_card, write_card
+from d4k.training import MSELoss, train, train_from_config
 
 Config = Callable[..., Any]
 ADAPTER = {"rank": 2, "targets": ["into", "out"]}
@@ -91,7 +92,8 @@ def test_run_leaves_the_adapter_and_a_record_of_its_base(
     ]
     assert sorted(p.name for p in (folder / "adapter").iterdir()) == [CARD, "pytorch_lora_weights.safetensors"]
     assert json.loads((folder / "adapter" / CARD).read_text()) == {
-        "format": 1, "backbone": "fake", "options": {"seed": 0}, "base": "fake-model", "training": {"downscale": 2},
+        "format": 1, "backbone": "fake", "options": {"seed": 0}, "base": "fake-model",
+        "training": {"width": 16, "height": 16},
     }  # fmt: skip
     assert (run.adapter, run.model) == (folder / "adapter", folder)
     state = folder / "checkpoints" / "step-00000002"
@@ -211,13 +213,11 @@ def test_the_folder_of_a_run_is_a_model(tmp_path: Path) -> None:
     pipe.set_adapters({})
     assert pipe.generate("a cup", **settings)[0].tobytes() != pictures[0].tobytes()
     off = Pipeline.from_pretrained(run.output_dir, device="cpu", adapters={run.output_dir: 0.0})
-    assert [used.weight for used in off.adapters.values()] == [0.0]
+    assert [used.scale for used in off.adapters.values()] == [0.0]
 
 
 def test_a_frozen_base_is_held_in_the_precision_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With bf16 the base needs two bytes a weight, while the adapter is trained in float32."""
-    from d4k import pipeline
-
     seen: dict[str, set[torch.dtype]] = {}
 
     def look(backbone: Any, *args: Any, **kwargs: Any) -> Any:
@@ -226,10 +226,10 @@ def test_a_frozen_base_is_held_in_the_precision_of_the_run(tmp_path: Path, monke
             seen.setdefault("adapter" if "lora" in name else "base", set()).add(parameter.dtype)
         return run
 
-    monkeypatch.setattr(pipeline, "train", look)
+    monkeypatch.setattr(sys.modules["d4k.training.fine_tune"], "train", look)
     config = short(tmp_path / "run", rank=2)
     half = from_mapping(RunConfig, {**_plain(config), "training": {"steps": 2, "precision": "bf16"}})
-    run = pipeline.train_from_config(half, device="cpu")
+    run = train_from_config(half, device="cpu")
     assert seen == {"base": {torch.bfloat16}, "adapter": {torch.float32}}
     assert len(run.losses) == 2
 
@@ -258,20 +258,18 @@ def test_a_base_that_is_gone_is_named(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / CARD).write_text(json.dumps({"format": 1, "base": "tiny-sd4"}))
     with pytest.raises(CheckpointError, match=r"was trained on 'tiny-sd4', which cannot be had: unknown model"):
-        find_model(str(tmp_path / "run"))
+        find_model(ModelRef(str(tmp_path / "run")))
 
 
 def test_a_base_in_a_folder_is_recorded_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is found from anywhere."""
     Pipeline.from_pretrained("tiny-sd3", device="cpu").save_pretrained(tmp_path / "base")
     monkeypatch.chdir(tmp_path)
-    from d4k.models import write_card
-
     (tmp_path / "adapter").mkdir()
-    write_card(tmp_path / "adapter", "sd3", {}, base="base")
+    write_card(tmp_path / "adapter", Card("sd3", base=ModelRef("base")))
     monkeypatch.chdir("/")
-    source = find_model(str(tmp_path / "adapter"))
-    assert (source.location, source.adapters) == (str(tmp_path / "base"), (str(tmp_path / "adapter"),))
+    source = find_model(ModelRef(str(tmp_path / "adapter")))
+    assert (source.location, source.adapters) == (str(tmp_path / "base"), {str(tmp_path / "adapter"): 1.0})
 
 
 def test_what_is_recorded_after_a_run_is_what_is_in_memory(tmp_path: Path) -> None:
@@ -295,7 +293,7 @@ def test_what_is_recorded_after_a_run_is_what_is_in_memory(tmp_path: Path) -> No
     run = pipe.train(**common, output_dir=tmp_path / "second", adapter_rank=2)
     assert run.adapter is not None
     record = read_card(str(run.adapter))
-    assert (record["base"], "transformer" in record) == (str(tmp_path / "full" / "model"), False)
+    assert record.base == ModelRef(str(tmp_path / "full" / "model"))
     assert len(pipe.train(**{**common, "steps": 2}, output_dir=run.output_dir, adapter_rank=2, resume=True).losses) == 2
 
 
@@ -314,14 +312,14 @@ def test_a_model_takes_over_how_its_adapter_was_trained(tmp_path: Path) -> None:
     picture = beside.generate("a cup", **settings)[0]
     assert picture.tobytes() == expected.tobytes()
     assert picture.info["d4k"]["shift"] == 2.5
-    assert read_card(merged)["training"] == read_card(f"{run}/adapter")["training"]
-    assert options.items() <= read_card(merged)["options"].items()
+    assert read_card(merged).training == read_card(f"{run}/adapter").training
+    assert options.items() <= read_card(merged).options.items()
     other = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters=[run], downscale=8)
-    with pytest.warns(UserWarning, match=r"draws otherwise than it was trained: downscale 8, trained 16\."):
+    with pytest.warns(UserWarning, match=r"samples otherwise than it was trained: downscale 8, trained 16\."):
         other.generate("a cup", **settings)
     later = Pipeline.from_pretrained("tiny-sd3", device="cpu")
     later.load_adapter(run)
-    with pytest.warns(UserWarning, match="downscale 8, trained 16; positions native, trained interpolate"):
+    with pytest.warns(UserWarning, match="positions native, trained interpolate; downscale 8, trained 16"):
         later.generate("a cup", **settings)
     off = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters={run: 0.0})
     assert off.backbone.latent.downscale == 8
@@ -353,7 +351,7 @@ def test_the_record_of_a_base_names_its_denoiser_too(tmp_path: Path, monkeypatch
     monkeypatch.chdir("/")
     again = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
     pictures = [one.generate("a cup", width=64, height=64, steps=1)[0].tobytes() for one in (pipe, again)]
-    assert find_model(str(tmp_path / "run")).transformer == str(tmp_path / "other")
+    assert find_model(ModelRef(str(tmp_path / "run"))).transformer == str(tmp_path / "other")
     assert pictures[0] == pictures[1]
 
 
@@ -362,8 +360,7 @@ def test_the_record_of_a_base_is_asked_for_as_it_was(tmp_path: Path, monkeypatch
     from d4k.models import card, find
 
     (tmp_path / "adapter").mkdir()
-    given = {"revision": "v2", "variant": "fp16", "transformer": None}
-    card.write_card(tmp_path / "adapter", "sd3", {}, base="owner/name", base_loaded_with=given)
+    write_card(tmp_path / "adapter", Card("sd3", base=ModelRef("owner/name", "v2", "fp16")))
     asked = []
 
     def fetch(model: str, name: str, revision: str | None = None) -> Any:
@@ -372,10 +369,10 @@ def test_the_record_of_a_base_is_asked_for_as_it_was(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(card, "fetch_file", fetch)
     monkeypatch.setattr(find, "_detect", lambda model, revision: "sd3")
-    source = find_model(str(tmp_path))
+    source = find_model(ModelRef(str(tmp_path)))
     assert (source.location, source.revision, source.variant) == ("owner/name", "v2", "fp16")
     assert asked == [("owner/name", "v2")]
-    assert find_model(str(tmp_path), variant="bf16").variant == "bf16"
+    assert find_model(ModelRef(str(tmp_path), variant="bf16")).variant == "bf16"
 
 
 @pytest.mark.parametrize(

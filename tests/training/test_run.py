@@ -111,7 +111,7 @@ def test_run_leaves_its_record(backbone: Any, dataset: Any, run_config: Config, 
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == names
     assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
     assert json.loads((folder / "model" / CARD).read_text()) == {
-        "format": 1, "backbone": "fake", "options": {"seed": 0}, "training": {"downscale": 2},
+        "format": 1, "backbone": "fake", "options": {"seed": 0}, "training": {"width": 16, "height": 16},
     }  # fmt: skip
     assert (run.output_dir, run.steps, run.model) == (folder, 5, folder / "model")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from d4k.errors import CheckpointError, ConfigError, OutputError, UnknownNameError
 from d4k.files import atomic_file
-from d4k.models import OFFLINE, fetch_file, read_card
+from d4k.models import OFFLINE, Training, fetch_file, read_card
 
 __all__ = ["ADAPTER_WEIGHTS", "Adapter", "Layout", "find_adapter", "read_adapter", "write_adapter"]
 
@@ -47,7 +47,7 @@ class Adapter:
         settings: of peft's `LoraConfig`: `r`, `lora_alpha`, `target_modules`, and what else is not its default.
         sha256: of the file, in hexadecimal.
         base: the model it was trained on; empty where that is not recorded.
-        training: what it was trained with, where that is recorded; see `d4k.training.trained_with`.
+        training: what it was trained with, where that is recorded.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Adapter:
     settings: Mapping[str, Any]
     sha256: str = ""
     base: str = ""
-    training: Mapping[str, Any] = field(factory=dict)
+    training: Training = field(factory=Training)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ def read_adapter(source: str | Path) -> Adapter:
     own, alphas = _split(file, tensors)
     _check_pairs(file, own)
     card = read_card(str(file.parent))
-    adapter = Adapter(str(source), own, {}, sha256, str(card.get("base", "")), card.get("training", {}))
+    adapter = Adapter(str(source), own, {}, sha256, card.base.name if card.base else "", card.training)
     stored = {key.removeprefix(PREFIX): value for key, value in settings.items() if key.startswith(PREFIX)}
     adapter = evolve(adapter, settings=stored or _settings(adapter, alphas))
     for layer, rank, _ in _said(adapter):

@@ -8,34 +8,35 @@ Source: Hu et al. 2021, arXiv 2106.09685: a layer's weight W becomes `W + alpha 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve
 from torch import nn
 
-from d4k.adapters.files import DOWN, UP, Adapter, find_adapter
+from d4k.adapters.files import DOWN, UP, Adapter
 from d4k.config import AdapterSettings
 from d4k.errors import CheckpointError, ConfigError, UnknownNameError
+from d4k.models import AppliedAdapter, LoadedModel
 
 __all__ = [
     "TARGETS",
     "TRAINED",
-    "Applied",
     "add_adapter",
+    "apply_adapter",
     "check_fit",
     "check_scales",
     "check_targets",
     "load_adapter",
     "loaded_adapters",
     "merge_adapters",
-    "scaled_adapters",
+    "scale_adapters",
     "set_adapters",
     "trained_adapter",
 ]
@@ -45,23 +46,6 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_
 
 TRAINED = "default"
 """What the adapter of a run is called in the model it was trained in."""
-
-
-@frozen
-class Applied:
-    """An adapter that a model has, as a recipe records it.
-
-    Args:
-        name: in the model.
-        source: where it was read from.
-        sha256: of its file, in hexadecimal.
-        weight: what its updates count; 0 is off.
-    """
-
-    name: str
-    source: str
-    sha256: str
-    weight: float = 1.0
 
 
 def add_adapter(module: nn.Module, settings: AdapterSettings, *, seed: int = 0) -> None:
@@ -170,7 +154,7 @@ def loaded_adapters(module: nn.Module) -> list[str]:
 
 
 def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
-    """Put an adapter into a denoiser under a name that is not taken; `set_adapters` gives it a weight.
+    """Put an adapter into a denoiser under a name that is not taken; `set_adapters` gives it a scale.
 
     Raises:
         CheckpointError: it does not fit; the denoiser is as before.
@@ -191,17 +175,73 @@ def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
     module.train(module.training)  # new layers begin in training mode, with their dropout on
 
 
-def set_adapters(module: nn.Module, weights: Mapping[str, float]) -> None:
-    """Switch on the adapters that are named, each times its weight, and the others off; a weight of 0 is off too.
+def apply_adapter(
+    module: nn.Module, loaded: LoadedModel, adapter: Adapter, scale: float, name: str | None = None
+) -> LoadedModel:
+    """Switch on an adapter beside those that are on.
+
+    Args:
+        module: the denoiser of the model.
+        loaded: the model as it is.
+        adapter: read.
+        scale: its updates count this many times.
+        name: to call it by; None names it after its file or folder.
+
+    Returns:
+        The model with the adapter.
+
+    Raises:
+        CheckpointError: it does not fit; nothing has changed.
+        ConfigError: the name is taken, or has other than letters, digits and underscores, or `scale` is not a number.
+    """
+    check_scales([scale])
+    if name in loaded.adapters:
+        raise ConfigError(f"there is an adapter '{name}' already; give another name")
+    if name is not None and not re.fullmatch(r"\w+", name):
+        raise ConfigError(f"the name of an adapter must be of letters, digits and underscores, got '{name}'")
+    free = (f"{adapter.name}_{i}" if i else adapter.name for i in itertools.count())
+    chosen = name or next(candidate for candidate in free if candidate not in loaded.adapters)
+    load_adapter(module, adapter, chosen)
+    applied = AppliedAdapter(chosen, adapter.source, adapter.sha256, float(scale))
+    held = {**loaded.adapters, chosen: applied}
+    set_adapters(module, {used.name: used.scale for used in held.values()})
+    return evolve(loaded, adapters=held)
+
+
+def scale_adapters(module: nn.Module, loaded: LoadedModel, scales: Mapping[str, float]) -> LoadedModel:
+    """Give the adapters of a model other scales; those that are not named are switched off.
+
+    Raises:
+        UnknownNameError: there is no adapter of that name.
+        ConfigError: a scale is not a finite number.
+    """
+    check_scales(scales.values())
+    set_adapters(module, scales)
+    held = {name: evolve(used, scale=float(scales.get(name, 0.0))) for name, used in loaded.adapters.items()}
+    return evolve(loaded, adapters=held)
+
+
+def merge_adapters(module: nn.Module, loaded: LoadedModel) -> LoadedModel:
+    """Add the adapters that are on, times their scales, to the denoiser's own weights, and drop them all."""
+    active = [used for used in loaded.adapters.values() if used.scale]
+    if active:
+        module.fuse_lora(adapter_names=[used.name for used in active])  # type: ignore[operator]
+    if loaded_adapters(module):
+        module.unload_lora()  # type: ignore[operator]
+    return evolve(loaded, adapters={}, merged=(*loaded.merged, *active))
+
+
+def set_adapters(module: nn.Module, scales: Mapping[str, float]) -> None:
+    """Switch on the adapters that are named, each times its scale, and the others off; a scale of 0 is off too.
 
     Raises:
         UnknownNameError: there is no adapter of that name.
     """
     known = loaded_adapters(module)
-    for name in weights:
+    for name in scales:
         if name not in known:
             raise UnknownNameError("adapter", name, known)
-    active = {name: weight for name, weight in weights.items() if weight}
+    active = {name: scale for name, scale in scales.items() if scale}
     if active:
         module.enable_adapters()  # type: ignore[operator]
         module.set_adapters(list(active), list(active.values()))  # type: ignore[operator]
@@ -209,44 +249,15 @@ def set_adapters(module: nn.Module, weights: Mapping[str, float]) -> None:
         module.disable_adapters()  # type: ignore[operator]
 
 
-def merge_adapters(module: nn.Module, names: list[str]) -> None:
-    """Add the named adapters, times their weights, to the denoiser's own weights, and remove every adapter."""
-    if names:
-        module.fuse_lora(adapter_names=names)  # type: ignore[operator]
-    if loaded_adapters(module):
-        module.unload_lora()  # type: ignore[operator]
-
-
-def scaled_adapters(
-    own: Sequence[str], given: Sequence[str | Path] | Mapping[str | Path, float]
-) -> dict[str | Path, float]:
-    """Adapters with their weights, each file once.
-
-    Args:
-        own: of a model, with weight 1 unless they are given another.
-        given: beside them, with weight 1 where there are no weights.
-
-    Raises:
-        CheckpointError: there is no such adapter.
-        ConfigError: `given` is not a list or a table, or a weight is not a finite number.
-    """
-    if isinstance(given, str):
-        raise ConfigError(f"adapters must be a list of files or folders, or a table of their weights, got '{given}'")
-    asked = given if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
-    check_scales(asked.values())
-    files = {find_adapter(source).resolve(): source for source in (*own, *asked)}
-    return {source: asked.get(source, 1.0) for source in files.values()}
-
-
-def check_scales(weights: Iterable[float]) -> None:
+def check_scales(scales: Iterable[float]) -> None:
     """Refuse what is not a finite number.
 
     Raises:
         ConfigError: one is not.
     """
-    for weight in weights:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise ConfigError(f"the weight of an adapter must be a finite number, got {weight!r}")
+    for scale in scales:
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise ConfigError(f"the scale of an adapter must be a finite number, got {scale!r}")
 
 
 def _check_module(module: nn.Module) -> None:

@@ -49,7 +49,7 @@ def merge(model: str, adapters: tuple[str, ...], output: Path, dtype: str) -> No
     pipe.merge_adapters()
     pipe.save_pretrained(output)
     for merged in pipe.merged:
-        click.echo(f"{merged.source} with weight {merged.weight:g}")
+        click.echo(f"{merged.source} with scale {merged.scale:g}")
     click.echo(f"model: {output}")
 
 

@@ -42,8 +42,7 @@ def evaluate(
       d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
     """
     from d4k.evaluation import evaluate as measure
-    from d4k.evaluation import score_table, write_scores
-    from d4k.pipeline import metrics_by_name
+    from d4k.evaluation import metrics_by_name, score_table, write_scores
 
     chosen = metrics_by_name(metrics or ("glcm", "compression-ratio"))
     texts = read_prompts(prompts, prompt_options) if prompts else None

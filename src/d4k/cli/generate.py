@@ -100,10 +100,10 @@ def generate(
     if not jobs:
         raise ConfigError("no prompt was given; write one in quotes, or pass --prompts FILE")
     _check_output(output, len(jobs))
-    from d4k.pipeline import check_options
+    from d4k.adapters import as_scales
+    from d4k.models import ModelRef
 
-    check_options(backbone)
-    pipe = load_model(model, settings, adapters=adapters, **backbone)
+    pipe = load_model(ModelRef(model, adapters=as_scales(adapters), options=backbone), settings)
     _warn_of_changes(pipe, recorded)
     if output.suffix:
         _generate_one(pipe, jobs[0], output, settings)
@@ -132,7 +132,7 @@ def _weights(recorded: list[dict[str, Any]]) -> dict[str | Path, float]:
     sources = {used["sha256"]: used["source"] for used in recorded}
     weights: dict[str | Path, float] = dict.fromkeys(sources.values(), 0.0)
     for used in recorded:
-        weights[sources[used["sha256"]]] += used["weight"]
+        weights[sources[used["sha256"]]] += used["scale"]
     return weights
 
 

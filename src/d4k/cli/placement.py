@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from attrs import evolve
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from d4k.models import ModelRef
     from d4k.pipeline import Pipeline
 
 __all__ = ["load_model", "placement_options"]
@@ -44,23 +46,23 @@ def placement_options(*names: str) -> Callable[[Command], Command]:
     return add
 
 
-def load_model(model: str, settings: dict[str, Any], **backbone: Any) -> Pipeline:
+def load_model(ref: ModelRef, settings: dict[str, Any]) -> Pipeline:
     """Load a model as the options of `placement_options` say, which are taken out of `settings`.
 
     Args:
-        model: as the user names it.
+        ref: as the user names it, without revision, variant and transformer.
         settings: of the command.
-        backbone: options of the model's backbone.
     """
     from d4k.pipeline import Pipeline
 
     loading = {name: settings.pop(name) for name in OPTIONS}
+    ref = evolve(ref, **{name: loading.pop(name) for name in ("revision", "variant", "transformer")})
     if loading.pop("low_memory"):
-        loading |= _pick(model, loading)
-    return Pipeline.from_pretrained(model, **loading, **backbone)
+        loading |= _pick(ref, loading)
+    return Pipeline.from_pretrained(ref, **loading)
 
 
-def _pick(model: str, loading: dict[str, Any]) -> dict[str, str]:
+def _pick(ref: ModelRef, loading: dict[str, Any]) -> dict[str, str]:
     """What `--low-memory` chooses beside what the user did, told on the error stream."""
     from d4k.machine import choose_device
     from d4k.planning import choose, measure
@@ -68,7 +70,7 @@ def _pick(model: str, loading: dict[str, Any]) -> dict[str, str]:
     machine = measure(choose_device(loading["device"]))
     bytes_each = 4 if _given("dtype") and loading["dtype"] == "float32" else 2
     picked = {}
-    for choice in choose(machine, _sizes(model, loading, bytes_each)):
+    for choice in choose(machine, _sizes(ref, bytes_each)):
         if _given(choice.option):
             click.echo(f"low memory: {choice.option} {loading[choice.option]}, as given", err=True)
         else:
@@ -77,14 +79,13 @@ def _pick(model: str, loading: dict[str, Any]) -> dict[str, str]:
     return picked
 
 
-def _sizes(model: str, loading: dict[str, Any], bytes_each: int) -> dict[str, int]:
+def _sizes(ref: ModelRef, bytes_each: int) -> dict[str, int]:
     """Bytes of the model's parts; downloads it, which loading would do next."""
     from pathlib import Path
 
     from d4k.models import DENOISER, count, fetch_denoiser, fetch_model, find_model, part_bytes, weight_files
 
-    given = {name: loading[name] for name in ("revision", "variant", "transformer")}
-    source = find_model(model, **given)
+    source = find_model(ref)
     folder, replaced = Path(source.location), DENOISER if source.transformer else ""
     if not folder.is_dir():
         folder = fetch_model(source.location, source.revision, source.variant, without=replaced)

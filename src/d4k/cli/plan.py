@@ -55,11 +55,9 @@ def plan(
     if json_file is not None and json_file.suffix != ".json":
         raise ConfigError(f"cannot write a plan to '{json_file.name}': the ending must be .json")
     from d4k.config import with_settings
-    from d4k.pipeline import check_options
     from d4k.planning import plan as make_plan
 
     chosen = with_settings({} if downscale is None else {"downscale": downscale}, list(options))
-    check_options(chosen, make_plan)
     _warn_of_unused(settings)
     found = make_plan(model, width=width, height=height, **settings, **chosen)
     for line in _lines(found, gpu_gb, offload):

@@ -30,7 +30,7 @@ def train(
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
     config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
-    from d4k.pipeline import train_from_config
+    from d4k.training import train_from_config
 
     run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
     last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""

@@ -1,6 +1,7 @@
 """Settings: what is allowed, how they are read and written, and the sections of a training run."""
 
-from d4k.config.rules import Validator, flag, names, number, one_of, optional, table, text, whole
+from d4k.config.keywords import run_sections
+from d4k.config.rules import Validator, flag, names, number, one_of, optional, table, text, text_or_empty, whole
 from d4k.config.run import (
     AdapterSettings,
     Component,
@@ -31,9 +32,11 @@ __all__ = [
     "one_of",
     "optional",
     "read_toml",
+    "run_sections",
     "settings_class",
     "table",
     "text",
+    "text_or_empty",
     "whole",
     "with_settings",
     "write_toml",

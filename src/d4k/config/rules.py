@@ -10,7 +10,18 @@ import attrs
 
 from d4k.errors import ConfigError
 
-__all__ = ["Validator", "flag", "names", "number", "one_of", "optional", "table", "text", "whole"]
+__all__ = [
+    "Validator",
+    "flag",
+    "names",
+    "number",
+    "one_of",
+    "optional",
+    "table",
+    "text",
+    "text_or_empty",
+    "whole",
+]
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -49,6 +60,11 @@ def one_of(*choices: str) -> Validator:
 def text() -> Validator:
     """A string that is not empty."""
     return _rule(lambda value: isinstance(value, str) and bool(value), "a string that is not empty")
+
+
+def text_or_empty() -> Validator:
+    """A string."""
+    return _rule(lambda value: isinstance(value, str), "a string")
 
 
 def flag() -> Validator:

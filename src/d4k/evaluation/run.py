@@ -11,9 +11,10 @@ from tqdm.auto import tqdm
 
 from d4k.errors import ConfigError, DataError
 from d4k.images import list_pictures, open_picture, to_tensor
+from d4k.plugins import create
 from d4k.protocols import Metric, Score
 
-__all__ = ["HINTS", "check_needs", "evaluate"]
+__all__ = ["HINTS", "check_needs", "evaluate", "metrics_by_name"]
 
 HINTS = {
     "prompt": "needs prompts: pass --prompts FILE, one line an image (prompts=[...] in Python)",
@@ -62,6 +63,11 @@ def evaluate(
         for metric in metrics.values():
             metric.update(**{need: inputs[need] for need in metric.needs})
     return [_score(name, metric, len(files)) for name, metric in metrics.items()]
+
+
+def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
+    """Registered metrics with their default options, by name."""
+    return {name: create("metric", name) for name in names}
 
 
 def check_needs(metrics: Mapping[str, Metric], *, prompts: bool, reference: bool) -> None:

@@ -1,8 +1,8 @@
 """From a name to a loaded model."""
 
-from d4k.models.card import CARD, FORMAT, fetch_json, read_card, write_card
+from d4k.models.card import CARD, Card, fetch_json, read_card, write_card
 from d4k.models.checks import check_model, check_names, check_part, check_single_file
-from d4k.models.find import LOADED_WITH, Source, find_model
+from d4k.models.find import find_model, registered_checkpoint
 from d4k.models.headers import (
     AGAIN,
     NAMES,
@@ -33,6 +33,16 @@ from d4k.models.placement import (
     quantization,
     resident,
 )
+from d4k.models.reference import (
+    AppliedAdapter,
+    LoadedModel,
+    Loading,
+    Model,
+    ModelRef,
+    Training,
+    first_said,
+    split_settings,
+)
 from d4k.models.run_folder import TRAINABLE, latest_state
 from d4k.models.shapes import Tokenizer, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
@@ -43,8 +53,6 @@ __all__ = [
     "CARD",
     "DENOISER",
     "DTYPES",
-    "FORMAT",
-    "LOADED_WITH",
     "NAMES",
     "OFFLINE",
     "OFFLOADS",
@@ -53,9 +61,15 @@ __all__ = [
     "SAFE",
     "STEP_CACHES",
     "TRAINABLE",
+    "AppliedAdapter",
+    "Card",
+    "LoadedModel",
+    "Loading",
+    "Model",
+    "ModelRef",
     "Shapes",
-    "Source",
     "Tokenizer",
+    "Training",
     "check_model",
     "check_names",
     "check_part",
@@ -71,6 +85,7 @@ __all__ = [
     "fetch_json",
     "fetch_model",
     "find_model",
+    "first_said",
     "holding_step_cache",
     "latest_state",
     "load_pipeline",
@@ -82,9 +97,11 @@ __all__ = [
     "read_card",
     "read_pickle",
     "read_shapes",
+    "registered_checkpoint",
     "resident",
     "save_pipeline",
     "speed_up",
+    "split_settings",
     "used_variant",
     "weight_files",
     "write_card",

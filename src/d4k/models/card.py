@@ -7,33 +7,55 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve, field, frozen
+
 from d4k.errors import CheckpointError
 from d4k.files import write_json
 from d4k.models.hub import fetch_file
+from d4k.models.reference import ModelRef, Training
 from d4k.plugins import registry
 
-__all__ = ["CARD", "FORMAT", "fetch_json", "read_card", "write_card"]
+__all__ = ["CARD", "Card", "fetch_json", "read_card", "write_card"]
 
 CARD = "d4k.json"
-"""Beside a model's `model_index.json`: the backbone's name, its options, and what the model was trained with."""
-
+"""Beside a model's `model_index.json`, or an adapter's weights."""
 
 FORMAT = 1
 
 
-def read_card(model: str, revision: str | None = None) -> dict[str, Any]:
-    """What `write_card` wrote into a folder or Hub repository; empty where there is none.
+@frozen
+class Card:
+    """What `d4k.json` says.
+
+    Args:
+        backbone: registered name; empty where it is not said.
+        options: of the backbone.
+        training: what the weights were trained with.
+        base: of an adapter, the model it was trained on.
+    """
+
+    backbone: str = ""
+    options: Mapping[str, Any] = field(factory=dict)
+    training: Training = field(factory=Training)
+    base: ModelRef | None = None
+
+
+def read_card(model: str, revision: str | None = None) -> Card:
+    """What `write_card` wrote into a folder or Hub repository; an empty card where there is none.
 
     Raises:
         CheckpointError: it is unreadable, or of a newer format.
     """
-    card = fetch_json(model, CARD, revision) or {}
-    if card.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
+    data = fetch_json(model, CARD, revision) or {}
+    if data.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(f"{model}/{CARD} has format {data['format']}; this d4k reads format {FORMAT}: update d4k")
     for key in ("options", "training"):
-        if not isinstance(card.get(key, {}), dict):
-            raise CheckpointError(f"{model}/{CARD} must hold a table under '{key}', got {card[key]!r}")
-    return card
+        if not isinstance(data.get(key, {}), dict):
+            raise CheckpointError(f"{model}/{CARD} must hold a table under '{key}', got {data[key]!r}")
+    base = None
+    if "base" in data:
+        base = ModelRef(data["base"], data.get("revision"), data.get("variant"), data.get("transformer"))
+    return Card(data.get("backbone", ""), data.get("options", {}), Training(**data.get("training", {})), base)
 
 
 def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -55,34 +77,23 @@ def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, 
     return data
 
 
-def write_card(
-    folder: Path,
-    backbone: str,
-    options: Mapping[str, Any],
-    *,
-    training: Mapping[str, Any] | None = None,
-    base: str | None = None,
-    base_loaded_with: Mapping[str, str | None] | None = None,
-) -> None:
+def write_card(folder: Path, card: Card) -> None:
     """Write `d4k.json`, so that the model is loaded again with the same backbone and options.
 
     Args:
         folder: of a model or an adapter.
-        backbone: registered name.
-        options: of the backbone.
-        training: what the model was trained with; see `d4k.training.trained_with`.
-        base: for an adapter, the model it was trained on; what is on this disk is recorded by its absolute path.
-        base_loaded_with: for an adapter, those of `LOADED_WITH` that the model was loaded with.
+        card: what it is to say; the name of a base that is on this disk becomes an absolute path.
     """
-    card: dict[str, Any] = {"format": FORMAT, "backbone": backbone, "options": dict(options)}
-    if training:
-        card["training"] = dict(training)
-    if base is not None:
-        card["base"] = _absolute(base)
-    given = {name: value for name, value in (base_loaded_with or {}).items() if value is not None}
-    if "transformer" in given:
-        given["transformer"] = _absolute(given["transformer"])
-    write_json(folder / CARD, card | given)
+    data: dict[str, Any] = {"format": FORMAT, "backbone": card.backbone, "options": dict(card.options)}
+    training = {**card.training.sampling, "options": dict(card.training.options)}
+    if card.training != Training():
+        data["training"] = {name: value for name, value in training.items() if value != {}}
+    if card.base is not None:
+        base = evolve(card.base, name=_absolute(card.base.name))
+        if base.transformer is not None:
+            base = evolve(base, transformer=_absolute(base.transformer))
+        data |= {"base": base.name, **base.files}
+    write_json(folder / CARD, data)
 
 
 def _absolute(name: str) -> str:

@@ -2,146 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
-from d4k.config import read_toml
+from d4k.config import RunConfig, from_mapping, read_toml
 from d4k.errors import CheckpointError, ConfigError, UnknownNameError
-from d4k.models.card import CARD, fetch_json, read_card
+from d4k.models.card import CARD, Card, fetch_json, read_card
 from d4k.models.hub import OFFLINE
+from d4k.models.reference import Model, ModelRef, Training, first_said
 from d4k.models.run_folder import TRAINABLE, latest_state
 from d4k.plugins import Entry, registry
 
-__all__ = ["LOADED_WITH", "Source", "find_model"]
+__all__ = ["find_model", "registered_checkpoint"]
 
-LOADED_WITH = ("revision", "variant", "transformer")
-"""What beside its name makes a model: the arguments of `find_model`, in a run's configuration and an adapter's card."""
-
-
-@frozen
-class Source:
-    """A model that was found: where it is, which backbone loads it, and with which options.
-
-    Args:
-        backbone: registered name.
-        location: local folder or Hub id.
-        options: of the backbone, from the model's `d4k.json`, or as the model was registered.
-        adapters: folders of low-rank adapters that belong to it.
-        training: what the model was trained with, from its `d4k.json`; see `d4k.training.trained_with`.
-        revision: of a Hub id.
-        variant: of the weight files.
-        transformer: file, folder or Hub id of a denoiser that replaces the model's own.
-    """
-
-    backbone: str
-    location: str
-    options: Mapping[str, Any]
-    adapters: tuple[str, ...] = ()
-    training: Mapping[str, Any] = field(factory=dict)
-    revision: str | None = None
-    variant: str | None = None
-    transformer: str | None = None
+DEPTH = 8
+"""How many adapters and runs may build on each other; more are taken for a circle."""
 
 
-def find_model(
-    model: str, *, revision: str | None = None, variant: str | None = None, transformer: str | None = None
-) -> Source:
+def find_model(ref: ModelRef, learnt: Sequence[Training] = ()) -> Model:
     """Find a model by registered name, local folder (also of a run, or of a checkpoint in it) or Hub id.
 
     Args:
-        model: as the user names it.
-        revision: of a Hub id.
-        variant: of the weight files.
-        transformer: registered name, file, folder (also of a run, or of a checkpoint in it) or Hub id of another
-            denoiser; what it was trained with comes with it.
+        ref: as the user names it.
+        learnt: records of the adapters in `ref` that are switched on, the first one first.
+
+    Returns:
+        The model, with the precedence of `d4k.models.reference` applied to its options and its record.
 
     Raises:
-        UnknownNameError: it is none of these.
+        UnknownNameError: there is no such model.
         CheckpointError: its `model_index.json` is missing, unreadable or of a pipeline that no plugin loads.
         ConfigError: a revision was given for what is not on the Hub.
     """
-    source = _find(model, revision, variant)
-    if transformer is None:
-        return source
-    entry = _registered(transformer)
-    location = transformer if entry is None else entry.target
+    if "source" in ref.options:
+        raise ConfigError("'source' is no option of a backbone that may be set: it is where the model was found")
+    found, card, entry = _find(ref, 0)
+    registered = {} if entry is None else entry.options
+    told = [record.options for record in learnt]
+    training = card.training
+    for record in learnt:
+        training = training.over(record)
+    return evolve(
+        found,
+        ref=ref,
+        options=first_said(ref.options, card.options, card.training.options, *told, registered),
+        training=training,
+        registered={} if entry is None else entry.sampling,
+        configs="" if entry is None else entry.configs,
+        adapters={**found.adapters, **ref.adapters},
+    )
+
+
+def _find(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
+    """Where a model is, its own record, and what is registered of it."""
+    if depth > DEPTH:
+        raise CheckpointError(f"'{ref.name}' builds on itself: its {CARD}, or that of its base, names it as the base")
+    found, card, entry = _find_whole(ref, depth)
+    if ref.transformer is None:
+        return found, card, entry
+    other = registered_checkpoint(ref.transformer)
+    location = ref.transformer if other is None else other.target
     if (Path(location) / "model" / "model_index.json").is_file():
         location = str(Path(location) / "model")
     state = _state(Path(location))
-    chosen = location if state is None else str(state / TRAINABLE)
-    told = {} if entry is None else entry.options
-    card = read_card(location) if Path(location).is_dir() else {}
-    options = {**source.options, **told, **card.get("options", {})}
-    return evolve(source, transformer=chosen, options=options, training=card.get("training", source.training))
+    own = read_card(location) if Path(location).is_dir() else Card()
+    told = {} if other is None else other.options
+    merged = Card(
+        card.backbone,
+        first_said(own.options, told, card.options),
+        card.training if own.training == Training() else own.training,
+    )
+    return evolve(found, transformer=location if state is None else str(state / TRAINABLE)), merged, entry
 
 
-def _find(model: str, revision: str | None, variant: str | None) -> Source:
-    entry = _registered(model)
-    location = model if entry is None else entry.target
+def _find_whole(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
+    """As `_find`, without another denoiser."""
+    entry = registered_checkpoint(ref.name)
+    location = ref.name if entry is None else entry.target
     folder = Path(location)
-    if revision is not None and folder.is_dir():
-        raise ConfigError(f"revision '{revision}' is of a Hub id, and {location} is a folder: leave it out")
+    if ref.revision is not None and folder.is_dir():
+        raise ConfigError(f"revision '{ref.revision}' is of a Hub id, and {location} is a folder: leave it out")
     inner = (folder / "model" / "model_index.json", folder / "adapter" / CARD)
     finished = next((file.parent for file in inner if file.is_file()), None)
     if finished is not None:
         location = str(finished)
     elif (state := _state(folder)) is not None:
-        return _from_state(state)
+        return _from_state(state, depth)
     elif entry is None and not folder.is_dir():
-        _check_hub_id(model)
-    card = read_card(location, revision)
-    if "base" in card:
-        return _with_adapter(location, card, variant)
-    name = entry.backbone if entry is not None else card.get("backbone") or _detect(location, revision)
-    told = {} if entry is None else entry.options
-    options, trained = {**told, **card.get("options", {})}, card.get("training", {})
-    return Source(str(name), location, options, training=trained, revision=revision, variant=variant)
+        _check_hub_id(ref.name)
+    card = read_card(location, ref.revision)
+    if card.base is not None:
+        return _with_adapter(location, card, card.base, ref.variant, depth)
+    name = entry.backbone if entry is not None else card.backbone or _detect(location, ref.revision)
+    return Model(ref, name, location, revision=ref.revision, variant=ref.variant), card, entry
 
 
-def _registered(model: str) -> Entry | None:
-    """The registered checkpoint of that name, or the one that is this Hub id."""
+def registered_checkpoint(name: str) -> Entry | None:
+    """The registered checkpoint of that name, or the one that is this Hub id; None where there is none."""
     names = registry()
-    if ("checkpoint", model) in names.entries:
-        return names.get("checkpoint", model)
-    entries = (names.get("checkpoint", name) for name in names.names("checkpoint"))
-    return next((entry for entry in entries if entry.target == model), None)
+    if ("checkpoint", name) in names.entries:
+        return names.get("checkpoint", name)
+    entries = (entries for (kind, _), entries in names.entries.items() if kind == "checkpoint")
+    return next((one[0] for one in entries if len(one) == 1 and one[0].target == name), None)
 
 
-def _with_adapter(folder: str, card: Mapping[str, Any], variant: str | None) -> Source:
-    """The model that an adapter was trained on, with the adapter."""
+def _with_adapter(
+    folder: str, card: Card, base: ModelRef, variant: str | None, depth: int
+) -> tuple[Model, Card, Entry | None]:
+    """The model that an adapter was trained on, with the adapter, whose record is that of the whole."""
     try:
-        given = {name: card.get(name) for name in LOADED_WITH}
-        base = find_model(card["base"], **{**given, "variant": variant or given["variant"]})
+        found, own, entry = _find(evolve(base, variant=variant or base.variant), depth + 1)
     except (CheckpointError, UnknownNameError) as error:
         raise CheckpointError(
-            f"the adapter in {folder} was trained on '{card['base']}', which cannot be had: {error} "
+            f"the adapter in {folder} was trained on '{base.name}', which cannot be had: {error} "
             "Or give that model under another name, and this folder as its adapter."
         ) from error
-    options = {**base.options, **card.get("options", {})}
-    training = card.get("training", base.training)
-    return evolve(base, options=options, adapters=(*base.adapters, folder), training=training)
+    training = own.training if card.training == Training() else card.training
+    record = Card(own.backbone, first_said(card.options, own.options), training)
+    return evolve(found, adapters={**found.adapters, folder: 1.0}), record, entry
 
 
-def _check_hub_id(model: str) -> None:
-    if "/" in model and not model.startswith((".", "/", "~")) and model.count("/") == 1:
-        return
-    names = registry()
-    hint = "Or give a folder in the diffusers layout, or a Hub id such as owner/name."
-    try:
-        names.get("checkpoint", model)  # raises the reason if the plugin of that name did not load
-    except UnknownNameError:
-        raise UnknownNameError("model", model, names.names("checkpoint"), hint) from None
-
-
-def _state(folder: Path) -> Path | None:
-    """The checkpoint that a folder is, or the newest of the run that it is."""
-    return folder if (folder / TRAINABLE).is_file() else latest_state(folder / "checkpoints")
-
-
-def _from_state(state: Path) -> Source:
+def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
     """The model a run began with, as its configuration says, with what the run had learnt by then."""
     record = state.parent.parent / "config.toml"
     if not record.is_file():
@@ -149,16 +132,41 @@ def _from_state(state: Path) -> Source:
             f"{state} holds a denoiser alone, and {record}, which names its model, is not there: "
             f"give the model, and {state / TRAINABLE} as its transformer"
         )
-    config = read_toml(record)
-    if "adapter" in config:
+    config = from_mapping(RunConfig, read_toml(record))
+    if config.adapter is not None:
         ended = (record.parent / "adapter").is_dir()
         way = f"its run has ended: give {record.parent}" if ended else "finish its run with d4k train --resume"
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
-    base = find_model(config["model"], **{name: config.get(name) for name in LOADED_WITH})
-    return evolve(base, options={**base.options, **config.get("backbone", {})}, transformer=str(state / TRAINABLE))
+    began = ModelRef(config.model, config.revision, config.variant, config.transformer)
+    found, own, entry = _find(began, depth + 1)
+    shift = None if config.flow.shift == 1 else config.flow.shift
+    learnt = Training(config.data.width, config.data.height, shift=shift)
+    options = first_said(config.backbone, own.options)
+    return (
+        evolve(found, transformer=str(state / TRAINABLE)),
+        Card(own.backbone, options, learnt.over(own.training)),
+        entry,
+    )
+
+
+def _state(folder: Path) -> Path | None:
+    """The checkpoint that a folder is, or the newest of the run that it is."""
+    return folder if (folder / TRAINABLE).is_file() else latest_state(folder / "checkpoints")
+
+
+def _check_hub_id(name: str) -> None:
+    if "/" in name and not name.startswith((".", "/", "~")) and name.count("/") == 1:
+        return
+    names = registry()
+    hint = "Or give a folder in the diffusers layout, or a Hub id such as owner/name."
+    try:
+        names.get("checkpoint", name)  # raises the reason if the plugin of that name did not load
+    except UnknownNameError:
+        raise UnknownNameError("model", name, names.names("checkpoint"), hint) from None
 
 
 def _detect(model: str, revision: str | None) -> str:
+    """The backbone that loads the pipeline which `model_index.json` names."""
     index = fetch_json(model, "model_index.json", revision)
     if index is None:
         if (Path(model) / "config.json").is_file():
@@ -167,15 +175,13 @@ def _detect(model: str, revision: str | None) -> str:
             raise CheckpointError(f"{model} has no model_index.json; d4k reads models in the diffusers layout")
         raise CheckpointError(f"{model} has no model_index.json, or the Hub cannot be reached. {OFFLINE}")
     pipeline = index.get("_class_name")
-    names = registry()
     readers = {
-        kind_name[1]: e.pipelines
-        for kind_name, e_list in names.entries.items()
-        if kind_name[0] == "backbone"
-        for e in e_list
+        name: {pipeline for entry in entries for pipeline in entry.pipelines}
+        for (kind, name), entries in registry().entries.items()
+        if kind == "backbone"
     }
     for name, pipelines in readers.items():
         if pipeline in pipelines:
             return name
-    known = ", ".join(sorted(p for pipelines in readers.values() for p in pipelines)) or "none"
+    known = ", ".join(sorted(set().union(*readers.values()))) or "none"
     raise CheckpointError(f"{model} is a {pipeline}, which no installed plugin loads. Known: {known}. Try: d4k plugins")

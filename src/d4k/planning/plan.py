@@ -18,9 +18,9 @@ from d4k.adapters import add_adapter
 from d4k.autoencoder import footprint
 from d4k.config import AdapterSettings
 from d4k.errors import ConfigError, UnknownNameError
-from d4k.models import DTYPES, Source, find_model
+from d4k.models import DTYPES, Model, ModelRef, find_model, registered_checkpoint
 from d4k.planning.trace import Trace, trace
-from d4k.plugins import Entry, create, registry
+from d4k.plugins import create, registry
 from d4k.protocols import Backbone, Placement
 from d4k.sampling import check_size
 
@@ -223,20 +223,13 @@ def shapes(model: str, dtype: str = "bfloat16", **options: Any) -> Backbone:
     return backbone
 
 
-def _find(model: str) -> Source:
+def _find(model: str) -> Model:
     """As `find_model`, but the configuration files that a plugin brings stand for a model on the Hub."""
-    if entry := _with_configs(model):
-        return Source(entry.backbone, entry.configs, entry.options)
-    source = find_model(model)
-    entry = _with_configs(source.location)  # of the model that a run or an adapter began with
-    return source if entry is None else evolve(source, location=entry.configs)
-
-
-def _with_configs(model: str) -> Entry | None:
-    for (kind, name), entries in registry().entries.items():
-        if kind == "checkpoint" and model in (name, entries[0].target) and entries[0].configs:
-            return registry().get("checkpoint", name)
-    return None
+    entry = registered_checkpoint(model)
+    if entry is not None and entry.configs:
+        return Model(ModelRef(model), entry.backbone, entry.configs, entry.options)
+    found = find_model(ModelRef(model))
+    return evolve(found, location=found.configs) if found.configs else found
 
 
 def _sampling_step(backbone: Backbone, name: str, area: Area) -> Trace:

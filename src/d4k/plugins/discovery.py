@@ -117,10 +117,11 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
         source: str,
         summary: str,
         options: Mapping[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
         configs: str = "",
     ) -> None:
         entry = Entry("checkpoint", short, source, summary, name, version, backbone)
-        into.add(evolve(entry, options=options or {}, configs=configs))
+        into.add(evolve(entry, options=options or {}, sampling=sampling or {}, configs=configs))
 
     manager.hook.register_checkpoints(register=register_checkpoint)
 

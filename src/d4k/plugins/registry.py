@@ -33,6 +33,7 @@ class Entry:
         pipelines: for a backbone, the diffusers pipelines it loads.
         presets: for a backbone, what it samples with, by size.
         options: for a checkpoint, options of its backbone.
+        sampling: for a checkpoint, what its authors sample with: width, height, steps, guidance, shift.
         configs: for a checkpoint, a folder with its configuration files, for planning without the Hub.
     """
 
@@ -46,6 +47,7 @@ class Entry:
     pipelines: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
     options: Mapping[str, Any] = field(factory=dict)
+    sampling: Mapping[str, Any] = field(factory=dict)
     configs: str = ""
 
     def load(self) -> Any:
@@ -86,15 +88,17 @@ class Registry:
         return sorted(name for k, name in self.entries if k == kind)
 
     def preset(self, backbone: str, width: int, height: int, downscale: int | None = None) -> Preset | None:
-        """The preset of a backbone that is nearest in size to an image, on a scale of octaves; None if it has none.
+        """The preset of a backbone for an image: of those for `downscale`, or for any, the one nearest in size.
 
-        Of several for one size it is that of `downscale`.
+        Sizes are compared on a scale of octaves. Where none is for that downscale, the others count. None where the
+        backbone has no preset.
         """
         presets = self.get("backbone", backbone).presets
         side = math.sqrt(width * height)
 
-        def distance(preset: Preset) -> tuple[float, bool]:
-            return abs(math.log(preset.size / side)), preset.downscale not in (None, downscale)
+        def distance(preset: Preset) -> tuple[bool, float, bool]:
+            other = preset.downscale not in (None, downscale)
+            return other, abs(math.log(preset.size / side)), preset.downscale is None
 
         return min(presets, key=distance, default=None)
 

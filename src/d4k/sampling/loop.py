@@ -8,10 +8,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from d4k.errors import ConfigError, D4KError
 from d4k.images import to_uint8
 from d4k.models import computing_device, computing_dtype, holding_step_cache
 from d4k.protocols import Backbone
-from d4k.sampling.settings import check_size
+from d4k.sampling.settings import SamplingSettings
 
 __all__ = ["Callback", "SamplingStep", "sample", "sample_latents", "starting_noise"]
 
@@ -56,11 +57,8 @@ def sample_latents(
     backbone: Backbone,
     prompts: Sequence[str],
     noise: Tensor,
+    settings: SamplingSettings,
     *,
-    steps: int,
-    guidance: float,
-    shift: float | None = None,
-    negative_prompt: str = "",
     on_step: Callback | None = None,
     first: int = 0,
 ) -> Tensor:
@@ -70,60 +68,65 @@ def sample_latents(
         backbone: loaded.
         prompts: B prompts.
         noise: (B, C, h, w), see `starting_noise`.
-        steps: of the scheduler.
-        guidance: scale.
-        shift: of the noise levels; None is what the checkpoint's scheduler says.
-        negative_prompt: what classifier-free guidance steers away from.
+        settings: see `choose_settings`.
         on_step: called after every step.
         first: index of the first prompt, handed to `on_step`.
 
     Returns:
         (B, C, h, w) clean latents on the backbone's device, float32: no step is lost in rounding.
+
+    Raises:
+        D4KError: latents stopped being numbers; the message names the step.
     """
     module = backbone.trainable
-    conditioning = backbone.encode_text(prompts, negative_prompt)
-    downscale = backbone.latent.downscale
-    scheduler = backbone.scheduler(steps, noise.shape[-2] * downscale, noise.shape[-1] * downscale, shift)
+    conditioning = backbone.encode_text(prompts, settings.negative_prompt)
+    scheduler = backbone.scheduler(settings.steps, settings.height, settings.width, settings.scheduler_shift)
     scheduler.set_begin_index(0)  # it would look its place up by timestep, and rounded timesteps repeat
     levels = scheduler.sigmas[:-1].tolist()
+    _check_levels(levels, settings)
     noisy, dtype = noise.to(computing_device(module), torch.float32), computing_dtype(module)
     with holding_step_cache(module):
         for done, (timestep, level) in enumerate(zip(scheduler.timesteps, levels, strict=True), 1):
             sigma = (timestep / 1000).to(noisy).expand(len(noisy))
-            velocity = backbone.velocity(noisy.to(dtype), sigma, conditioning, guidance, done / len(levels)).float()
+            at = done / len(levels)
+            velocity = backbone.velocity(noisy.to(dtype), sigma, conditioning, settings.guidance, at).float()
             before = noisy
             noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0]
+            if not torch.isfinite(noisy).all():
+                raise D4KError(
+                    f"sampling gave values that are no numbers at step {done} of {len(levels)}, with guidance "
+                    f"{settings.guidance:g} and shift {settings.shift}; give a smaller guidance, or dtype 'float32' or "
+                    "'bfloat16'. If that does not help, the weights of the model or of an adapter are damaged"
+                )
             if on_step is not None:
                 on_step(SamplingStep(done, len(levels), first, level, noisy, before - level * velocity))
     return noisy
+
+
+def _check_levels(levels: Sequence[float], settings: SamplingSettings) -> None:
+    if not all(0 <= level <= 1 for level in levels) or len(set(levels)) < min(2, len(levels)):
+        raise ConfigError(
+            f"shift {settings.shift} leaves no noise levels between 0 and 1 to step through; values from 0.1 to 30 are "
+            "usual, and 1 changes nothing"
+        )
 
 
 def sample(
     backbone: Backbone,
     prompts: Sequence[str],
     seeds: Sequence[int],
+    settings: SamplingSettings,
     *,
-    width: int,
-    height: int,
-    steps: int,
-    guidance: float,
-    shift: float | None = None,
-    negative_prompt: str = "",
     batch_size: int = 1,
     on_step: Callback | None = None,
 ) -> Iterator[Tensor]:
-    """Draw one picture for each prompt and seed.
+    """Generate one picture for each prompt and seed.
 
     Args:
         backbone: loaded.
-        prompts: what to draw.
+        prompts: what the pictures show.
         seeds: one a prompt; a picture depends on its seed, not on its place or the batch size.
-        width: pixels, a multiple of the backbone's granularity.
-        height: likewise.
-        steps: Euler steps.
-        guidance: scale.
-        shift: of the noise levels; None is what the checkpoint's scheduler says.
-        negative_prompt: what classifier-free guidance steers away from.
+        settings: see `choose_settings`, which has checked the size.
         batch_size: pictures at a time.
         on_step: called after every step.
 
@@ -131,27 +134,27 @@ def sample(
         (3, H, W) uint8 on the CPU, in the order of the prompts.
 
     Raises:
-        ConfigError: the size does not suit the backbone.
+        D4KError: latents or pixels stopped being numbers.
     """
-    check_size(backbone, width, height)
     module = backbone.trainable
     was_training = module.training
     module.eval()
     try:
         for start in range(0, len(prompts), batch_size):
             rows = slice(start, start + batch_size)
-            latents = sample_latents(
-                backbone,
-                prompts[rows],
-                starting_noise(backbone, seeds[rows], width, height),
-                steps=steps,
-                guidance=guidance,
-                shift=shift,
-                negative_prompt=negative_prompt,
-                on_step=on_step,
-                first=start,
-            )
+            noise = starting_noise(backbone, seeds[rows], settings.width, settings.height)
+            latents = sample_latents(backbone, prompts[rows], noise, settings, on_step=on_step, first=start)
             for latent in latents:
-                yield to_uint8(backbone.decode(latent[None])[0].float().cpu())
+                yield _pixels(backbone, latent)
     finally:
         module.train(was_training)
+
+
+def _pixels(backbone: Backbone, latent: Tensor) -> Tensor:
+    pixels = backbone.decode(latent[None])[0].float().cpu()
+    if not torch.isfinite(pixels).all():
+        raise D4KError(
+            "decoding gave values that are no numbers: load the model with dtype 'float32' or 'bfloat16'; if that does "
+            "not help, its autoencoder is damaged"
+        )
+    return to_uint8(pixels)

@@ -1,22 +1,107 @@
-"""What a picture is sampled with, where the user does not say, and which sizes a backbone can do."""
+"""What a picture is sampled with: settled once, checked once, and kept in its recipe."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import attrs
+from attrs import field, frozen
 
-from d4k.errors import ConfigError
+from d4k.config import number, text_or_empty, whole
+from d4k.errors import ConfigError, did_you_mean
+from d4k.models import Model, Training, first_said
 from d4k.plugins import registry
 from d4k.protocols import Backbone, LatentSpec
 
-__all__ = ["check_size", "choose_settings", "deviations"]
+__all__ = ["SamplingSettings", "check_size", "choose_settings", "deviations"]
+
+SCHEDULER = "scheduler"
+
+
+def _check_shift(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value == SCHEDULER:
+        return
+    try:
+        number(0, above=True)(owner, attribute, value)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}, or 'scheduler' for that of the model's own scheduler; 1 changes nothing"
+        ) from error
+
+
+@frozen
+class SamplingSettings:
+    """What one picture is sampled with, beside its prompt and seed.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        steps: steps of the scheduler.
+        guidance: scale of the guidance; 0 or more.
+        shift: moves noise levels towards 1, above 0; "scheduler" is the shift of the model's own scheduler.
+        negative_prompt: what classifier-free guidance steers away from.
+    """
+
+    width: int = field(validator=whole(1))
+    height: int = field(validator=whole(1))
+    steps: int = field(validator=whole(1))
+    guidance: float = field(validator=number(0))
+    shift: float | Literal["scheduler"] = field(default=SCHEDULER, validator=_check_shift)
+    negative_prompt: str = field(default="", validator=text_or_empty())
+
+    @property
+    def scheduler_shift(self) -> float | None:
+        """The shift as `Backbone.scheduler` takes it: None is that of the model's own scheduler."""
+        return None if self.shift == SCHEDULER else float(self.shift)
+
+
+def choose_settings(backbone: Backbone, model: Model, given: Mapping[str, Any]) -> SamplingSettings:
+    """Settle what a picture is sampled with, by the precedence of `d4k.models.reference`.
+
+    Args:
+        backbone: loaded.
+        model: what is known of it.
+        given: fields of `SamplingSettings`; None is settled here.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range, the size does not suit the backbone, or nothing says a value.
+    """
+    known = [f.name for f in attrs.fields(SamplingSettings)]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown setting '{name}'{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    own = backbone.defaults
+    said = first_said(given, {"steps": own.steps, "guidance": own.guidance}, model.training.sampling, model.registered)
+    size = {side: said.get(side, own.size) for side in ("width", "height")}
+    check_size(backbone, **size, name=model.backbone)
+    preset = registry().preset(model.backbone, **size, downscale=backbone.latent.downscale)
+    usual = {} if preset is None else {"steps": preset.steps, "guidance": preset.guidance, "shift": preset.shift}
+    chosen = first_said(said, size, usual)
+    for name in ("steps", "guidance"):
+        if name not in chosen:
+            raise ConfigError(f"backbone '{model.backbone}' has no preset for {name}: give {name}")
+    settings = SamplingSettings(**chosen)
+    if odd := "; ".join(deviations(backbone, model.training, settings)):
+        warnings.warn(
+            f"'{model.ref.name}' samples otherwise than it was trained: {odd}. Leave these out to sample as trained",
+            stacklevel=2,
+        )
+    return settings
+
+
+def deviations(backbone: Backbone, training: Training, settings: SamplingSettings) -> Iterator[str]:
+    """What a picture would be sampled with otherwise than `training` says, in words; another size is none."""
+    now = {**backbone.trained_options, "guidance": settings.guidance, "shift": settings.shift}
+    trained = {**training.options, **training.sampling}
+    for name, value in now.items():
+        if trained.get(name, value) != value:
+            yield f"{name} {value}, trained {trained[name]}"
 
 
 def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this model") -> None:
-    """Refuse a size that the backbone cannot draw, before anything is computed.
+    """Refuse a size that the backbone cannot generate, before anything is computed.
 
     Args:
         backbone: loaded.
@@ -25,12 +110,14 @@ def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this
         name: what the message calls the backbone.
 
     Raises:
-        ConfigError: width or height exceeds what the backbone's positions cover, or is not a multiple of the
+        ConfigError: a side is no whole number, exceeds what the backbone's positions cover, or is not a multiple of the
             granularity; the message names the nearest sizes that are allowed.
     """
     spec = backbone.latent
     unit = spec.granularity
     for side, value in (("width", width), ("height", height)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{side} must be a whole number of pixels, got {value!r}")
         if spec.max_size is not None and value > spec.max_size:
             raise ConfigError(_beyond(spec, name, f"{side} {value}", value))
         if value < unit or value % unit:
@@ -48,42 +135,3 @@ def _beyond(spec: LatentSpec, name: str, asked: str, value: int) -> str:
     ways = [*larger, f"at most {own} pixels", "the backbone option positions='interpolate'"]
     now = f" with F{spec.downscale}" if limits else ""
     return f"{name} covers at most {', '.join(known)}; asked for {asked}{now}. Choose {', or '.join(ways)}"
-
-
-def choose_settings(
-    backbone: Backbone, name: str, given: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Size, steps, guidance and shift of a picture.
-
-    Args:
-        backbone: loaded.
-        name: as it is registered.
-        given: `width`, `height`, `steps`, `guidance` and `shift`; None is decided here.
-        known: what is known of the model; the first that has a value counts, and after all of them the preset.
-
-    Raises:
-        ConfigError: the size does not suit the backbone, or nothing says a value.
-    """
-    width, height = (backbone.defaults.size if given[side] is None else given[side] for side in ("width", "height"))
-    check_size(backbone, width, height, name=name)
-    preset = registry().preset(name, width, height, backbone.latent.downscale)
-    sources = [given, *known, {} if preset is None else attrs.asdict(preset)]
-    chosen = {"width": width, "height": height}
-    for key in ("steps", "guidance", "shift"):
-        chosen[key] = next((source[key] for source in sources if source.get(key) is not None), None)
-        if chosen[key] is None and key != "shift":  # that one, the scheduler decides
-            raise ConfigError(f"backbone '{name}' has no preset for {key}: give {key}")
-    if not 0 <= chosen["guidance"] < math.inf:
-        raise ConfigError(f"guidance must be a number of at least 0, got {chosen['guidance']}")
-    if chosen["shift"] is not None and not 0 < chosen["shift"] < math.inf:
-        raise ConfigError(f"shift must be a number above 0, got {chosen['shift']}; 1 changes nothing")
-    return chosen
-
-
-def deviations(backbone: Backbone, training: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
-    """What a picture would be drawn with otherwise than `training` says, in words."""
-    used = {**settings, "downscale": backbone.latent.downscale}
-    for name, trained in training.items():
-        now = used[name] if name in used else getattr(backbone, name, None)
-        if now != trained:
-            yield f"{name} {now}, trained {trained}"

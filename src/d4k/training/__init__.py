@@ -1,6 +1,7 @@
 """From photographs to a fine-tuned model."""
 
 from d4k.training.data.samples import CACHED_CAPTIONS, CACHED_LATENTS, Batch, Feed
+from d4k.training.fine_tune import as_component, fine_tune, origin, train_from_config
 from d4k.training.journal import LOSSES, read_losses
 from d4k.training.losses import MSELoss
 from d4k.training.run import Run, train, trained_with
@@ -14,9 +15,13 @@ __all__ = [
     "Feed",
     "MSELoss",
     "Run",
+    "as_component",
+    "fine_tune",
     "load_state",
+    "origin",
     "read_losses",
     "save_state",
     "train",
+    "train_from_config",
     "trained_with",
 ]

@@ -24,10 +24,10 @@ from d4k.adapters import (
     trained_adapter,
     write_adapter,
 )
-from d4k.config import FlowSettings, RunConfig, read_toml, write_toml
+from d4k.config import RunConfig, read_toml, write_toml
 from d4k.errors import ConfigError
 from d4k.files import atomic_folder, empty_folder
-from d4k.models import LOADED_WITH, latest_state, write_card
+from d4k.models import Card, ModelRef, Training, latest_state, write_card
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.data.samples import Feed
@@ -136,26 +136,25 @@ def train(
     return Run(folder, settings.steps, tuple(row["loss"] for row in read_losses(folder)))
 
 
-def trained_with(backbone: Backbone, flow: FlowSettings) -> dict[str, Any]:
-    """What training used that drawing should use again; `d4k.checkpoint.write_card` keeps it beside the weights.
+def trained_with(backbone: Backbone, config: RunConfig) -> Training:
+    """What training used that sampling should use again; it is kept beside the weights.
 
     Args:
         backbone: loaded.
-        flow: of the run.
+        config: of the run.
 
     Returns:
-        `downscale`, and where the backbone has them the options `positions` and `text_tokens`; `guidance` where it is
-        an input of the denoiser; `shift` where the run set one.
+        The size; the backbone's `trained_options`; `guidance` where it is an input of the denoiser; `shift` where the
+        run set one.
     """
-    embedded = backbone.defaults.embedded_guidance
-    facts = {
-        "downscale": backbone.latent.downscale,
-        "positions": getattr(backbone, "positions", None),
-        "text_tokens": getattr(backbone, "text_tokens", None),
-        "guidance": embedded if embedded is None or flow.guidance is None else flow.guidance,
-        "shift": None if flow.shift == 1 else flow.shift,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
+    own, flow = backbone.defaults, config.flow
+    return Training(
+        width=config.data.width or own.size,
+        height=config.data.height or own.size,
+        guidance=own.embedded_guidance if own.embedded_guidance is None or flow.guidance is None else flow.guidance,
+        shift=None if flow.shift == 1 else flow.shift,
+        options=dict(backbone.trained_options),
+    )
 
 
 def _check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
@@ -197,12 +196,9 @@ def _save(backbone: Backbone, folder: Path, config: RunConfig, card: tuple[str, 
         else:
             write_adapter(trained_adapter(backbone.trainable), temporary / ADAPTER_WEIGHTS)
         if card is not None:
-            facts = trained_with(backbone, config.flow)
-            base: dict[str, Any] = {}
-            if config.adapter is not None:
-                given = {name: getattr(config, name) for name in LOADED_WITH}
-                base = {"base": config.model, "base_loaded_with": given}
-            write_card(temporary, *card, training=facts, **base)
+            began = ModelRef(config.model, config.revision, config.variant, config.transformer)
+            base = None if config.adapter is None else began
+            write_card(temporary, Card(*card, training=trained_with(backbone, config), base=base))
 
 
 def _open_folder(folder: Path, config: RunConfig, resume: bool) -> Path | None:

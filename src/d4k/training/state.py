@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from d4k.errors import CheckpointError, first_line
 from d4k.files import atomic_folder, write_json
-from d4k.models import FORMAT, TRAINABLE, disk_errors
+from d4k.models import TRAINABLE, disk_errors
 
 __all__ = ["load_state", "save_state"]
+
+FORMAT = 1
 
 
 def save_state(folder: Path, step: int, module: torch.nn.Module, optimizer: Any, schedule: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from d4k import Preset, hookimpl
@@ -36,5 +37,5 @@ def register_checkpoints(register: Callable[..., None]) -> None:
     source, configs = "black-forest-labs/FLUX.1-dev", str(Path(__file__).parent / "configs" / "flux-dev")
     register("flux-dev", backbone="flux", source=source, summary=f"{source} on the Hub (gated)", configs=configs)
     source, summary = "zhang0jhon/flux_wavelet", "FLUX.1-dev fine-tuned at 4K by the authors of Diffusion-4K (34 GB)"
-    stride = {"downscale": 16}  # nothing in its files says that it is trained so
-    register("flux-wavelet", backbone="flux", source=source, summary=summary, options=stride, configs=configs)
+    told = partial(register, options={"downscale": 16}, sampling={"shift": "scheduler"})  # its files do not say so
+    told("flux-wavelet", backbone="flux", source=source, summary=summary, configs=configs)

@@ -1,0 +1,127 @@
+"""Pictures with their recipes: in memory, or into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+from PIL.Image import Image
+
+from d4k.errors import ConfigError
+from d4k.images import to_picture
+from d4k.models import LoadedModel
+from d4k.protocols import Backbone
+from d4k.sampling.folder import Job, generate_planned, name_files
+from d4k.sampling.loop import Callback, sample
+from d4k.sampling.recipe import versions
+from d4k.sampling.settings import SamplingSettings, choose_settings
+
+__all__ = ["generate_into", "generate_pictures"]
+
+
+def generate_pictures(
+    backbone: Backbone,
+    loaded: LoadedModel,
+    prompt: str | Sequence[str],
+    seed: int | Sequence[int],
+    given: Mapping[str, Any],
+    *,
+    batch_size: int = 1,
+    on_step: Callback | None = None,
+) -> Iterator[Image]:
+    """Generate one picture for each prompt; see `d4k.Pipeline.generate`.
+
+    Args:
+        backbone: loaded.
+        loaded: what is known of the model.
+        prompt: one or several.
+        seed: of every picture, or one for each.
+        given: fields of `SamplingSettings`; what is not given is settled by the rule of precedence.
+        batch_size: pictures at a time.
+        on_step: called after every step.
+
+    Yields:
+        RGB pictures, each with its recipe in `info["d4k"]`.
+
+    Raises:
+        ConfigError: a value does not suit the backbone.
+    """
+    prompts, seeds = _pairs(prompt, seed)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    if loaded.loading.step_cache and batch_size > 1:
+        raise ConfigError("a step cache judges a batch as one picture: with step_cache, batch_size must be 1")
+    settings = choose_settings(backbone, loaded.model, given)
+    found = sample(backbone, prompts, seeds, settings, batch_size=batch_size, on_step=on_step)
+    for pixels, text, number in zip(found, prompts, seeds, strict=True):
+        picture = to_picture(pixels)
+        picture.info["d4k"] = make_recipe(loaded, text, number, settings)
+        yield picture
+
+
+def make_recipe(loaded: LoadedModel, prompt: str, seed: int, settings: SamplingSettings) -> dict[str, Any]:
+    """All that makes a picture what it is."""
+    return {**loaded.recipe(prompt, seed, attrs.asdict(settings)), "versions": versions()}
+
+
+def generate_into(
+    output: Path,
+    backbone: Backbone,
+    loaded: LoadedModel,
+    jobs: Sequence[str | Job],
+    seed: int,
+    given: Mapping[str, Any],
+    *,
+    on_step: Callback | None = None,
+    on_picture: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Generate what is missing in a folder; see `d4k.Pipeline.generate_to`.
+
+    Args:
+        output: a folder that is new, empty, or of an earlier call; or for one job a new picture file.
+        backbone: loaded.
+        loaded: what is known of the model.
+        jobs: prompts, or jobs with a seed, a size or a negative prompt of their own.
+        seed: of the jobs that have none.
+        given: as of `generate_pictures`, for the jobs that have none of their own.
+        on_step: called after every step.
+        on_picture: called with each file that was written.
+
+    Raises:
+        ConfigError: a value does not suit the backbone.
+        OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
+    """
+    chosen: dict[tuple[Any, ...], SamplingSettings] = {}
+    recipes, whole = [], [Job(job) if isinstance(job, str) else job for job in jobs]
+    for job in whole:
+        own = {"width": job.width, "height": job.height, "negative_prompt": job.negative_prompt}
+        key = tuple(own.values())
+        if key not in chosen:  # each size is settled and checked once, however many jobs there are
+            chosen[key] = choose_settings(
+                backbone, loaded.model, {**given, **{k: v for k, v in own.items() if v is not None}}
+            )
+        recipes.append(make_recipe(loaded, job.prompt, seed if job.seed is None else job.seed, chosen[key]))
+    files = name_files(output, whole, recipes)
+    return generate_planned(output, files, partial(_from_recipe, backbone), on_step=on_step, on_picture=on_picture)
+
+
+def _from_recipe(backbone: Backbone, recipe: Mapping[str, Any], on_step: Callback) -> Image:
+    settings = SamplingSettings(**{f.name: recipe[f.name] for f in attrs.fields(SamplingSettings)})
+    return to_picture(next(sample(backbone, [recipe["prompt"]], [recipe["seed"]], settings, on_step=on_step)))
+
+
+def _pairs(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list[str], list[int]]:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+    if not prompts:
+        raise ConfigError("no prompt was given")
+    if len(prompts) == 1:
+        prompts *= len(seeds)
+    if len(prompts) != len(seeds):
+        raise ConfigError(f"{len(prompts)} prompts, but {len(seeds)} seeds: give one seed, or one for each prompt")
+    if any(not 0 <= number < 2**63 for number in seeds):
+        raise ConfigError(f"seed must be between 0 and 2**63 - 1, got {seeds}")
+    return prompts, seeds

@@ -1,0 +1,124 @@
+"""Fine-tuning a loaded model: what a run records of it, and what it is afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from d4k.adapters import TRAINED, load_model, read_adapter
+from d4k.config import Component, RunConfig, read_toml
+from d4k.errors import ConfigError
+from d4k.files import refuse_used
+from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef
+from d4k.plugins import Kind, create
+from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.run import Run, train, trained_with
+
+__all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
+
+
+def fine_tune(
+    backbone: Backbone,
+    loaded: LoadedModel,
+    config: RunConfig,
+    *,
+    dataset: str | Dataset | None = None,
+    loss: str | Loss | None = None,
+    resume: bool = False,
+    on_step: Callable[[int, float], None] | None = None,
+) -> tuple[Run, LoadedModel]:
+    """Fine-tune a model in place; see `d4k.Pipeline.run`.
+
+    Args:
+        backbone: loaded.
+        loaded: what is known of the model.
+        config: of the run.
+        dataset: an object in place of what the configuration names.
+        loss: likewise.
+        resume: go on from the newest checkpoint in the output folder.
+        on_step: called with each step and its loss.
+
+    Returns:
+        The run, and what is known of the model now.
+
+    Raises:
+        ConfigError: the model was loaded in a way that cannot be trained, or a setting does not suit it.
+    """
+    loaded.refuse("fine-tune", "offload", "quantize", "step_cache")
+    if config.adapter is not None and loaded.merged:
+        raise ConfigError(
+            "the model holds merged adapters and is in no folder, so that a new adapter's record could not name it: "
+            "save_pretrained first, and load that"
+        )
+    chosen = _given("dataset", dataset, config.dataset)
+    objective = _given("loss", loss, config.loss)
+    options = {**loaded.model.options, **backbone.trained_options}
+    run = train(
+        backbone, chosen, objective, config, resume=resume, card=(loaded.model.backbone, options), on_step=on_step
+    )
+    model = evolve(loaded.model, options=options, training=trained_with(backbone, config))
+    if run.adapter is None:
+        return run, evolve(loaded, model=model, weights=ModelRef(str(run.model)), merged=())
+    used = AppliedAdapter(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
+    return run, evolve(loaded, model=model, adapters={**loaded.adapters, TRAINED: used})
+
+
+def origin(loaded: LoadedModel, resumed: Path | None = None) -> dict[str, Any]:
+    """Which model a run begins with, as its configuration names it.
+
+    Args:
+        loaded: the model in memory.
+        resumed: folder of a run to resume; one that began with the model as it was loaded goes on with that, although
+            its weights are others by now.
+    """
+    record = resumed / "config.toml" if resumed is not None else None
+    before = read_toml(record) if record is not None and record.is_file() else {}
+    ref = loaded.model.ref if before.get("model") == loaded.model.ref.name else loaded.weights
+    # a run adds to the options what it trained with; those that it began with are what it goes on with
+    options = before.get("backbone", {})
+    same = bool(before) and all(loaded.model.options.get(name) == value for name, value in options.items())
+    return {"model": ref.name, **ref.files, "backbone": options if same else dict(loaded.model.options)}
+
+
+def train_from_config(
+    config: RunConfig, *, device: str | None = None, memory_gb: float | None = None, resume: bool = False
+) -> Run:
+    """Load what a configuration names and fine-tune it; a mistake in dataset or loss shows before the model is read.
+
+    Args:
+        config: of the run.
+        device: as of `d4k.Loading`.
+        memory_gb: as of `d4k.Loading`.
+        resume: go on from the newest checkpoint in the output folder.
+    """
+    if not resume:
+        refuse_used(Path(config.output_dir))
+    dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+    frozen = config.adapter is not None  # weights that are not trained need no more digits than are computed with
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(config.training.precision, "float32") if frozen else "float32"
+    ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
+    backbone, loaded = load_model(ref, Loading(device=device, dtype=dtype, memory_gb=memory_gb))
+    return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume)[0]
+
+
+def as_component(given: object, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A dataset or loss as a configuration names it; an object is named by its class.
+
+    Raises:
+        ConfigError: options were given beside an object.
+    """
+    if isinstance(given, str):
+        return {"name": given, "options": dict(options or {})}
+    if options:
+        raise ConfigError(f"options were given beside an object ({type(given).__name__}); set them on the object")
+    return {"name": type(given).__name__}
+
+
+def _given(kind: Kind, component: Any, settings: Component) -> Any:
+    """The object that was given, or else the registered component that the settings name."""
+    if component is None or isinstance(component, str):
+        return create(kind, settings.name, **settings.options)
+    return component
