@@ -12,6 +12,7 @@ PRESETS = (
     Preset(2048, steps=50, guidance=5.0, downscale=16),
     Preset(2048, steps=50, guidance=5.0, downscale=8, shift=6.3),
     Preset(4096, steps=50, guidance=5.0, downscale=16, shift=6.3),
+    Preset(4096, steps=50, guidance=5.0, downscale=8, shift=12.6),
 )
 """Steps and guidance at 1024 of the model, beyond it of arXiv 2503.18352. FLUX.1's own shift grows exponentially with
 the tokens: 3.16 at 4,096, where the range of its scheduler ends, and 25 at 16,384. Beyond that range it grows with the

@@ -12,6 +12,7 @@ PRESETS = (
     Preset(2048, steps=28, guidance=7.0, downscale=16),
     Preset(2048, steps=28, guidance=7.0, downscale=8, shift=6.0),
     Preset(4096, steps=28, guidance=7.0, downscale=16, shift=6.0),
+    Preset(4096, steps=28, guidance=7.0, downscale=8, shift=12.0),
 )
 """Steps and guidance of arXiv 2503.18352. SD3's shift of 3 is for a latent of 128x128; it grows with the side of the
 latent, arXiv 2403.03206, section 5.3.2."""
