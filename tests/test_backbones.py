@@ -95,11 +95,13 @@ def toward(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor) -> torch.Te
 
 @pytest.mark.parametrize("name", WORKING)
 def test_flow_solvers_arrive_at_the_picture(name: str) -> None:
-    """Each that is allowed follows a straight flow to its end, in one step as in seven."""
+    """Each that is allowed follows a straight flow to its end, up to what it takes the noise to be short of pure."""
     clean, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    for steps in (1, 7):
+    for steps in (2, 7):
         scheduler = flow_scheduler(WORKING[name], steps, 1024)
-        assert (toward(scheduler, clean, noise) - clean).abs().max() < 5e-3
+        short = 1 - float(scheduler.sigmas[0])
+        assert short < 0.01
+        assert (toward(scheduler, clean, noise) - clean).abs().max() < short * (noise - clean).abs().max() + 1e-4
         assert scheduler.sigmas.device == scheduler.timesteps.device == torch.device("cpu")
         assert len(scheduler.timesteps) == (2 * steps - 1 if name == "heun" else steps)
 
@@ -138,6 +140,13 @@ def test_other_schedulers_are_refused_in_a_sentence(with_scheduler: Any, name: s
         with_scheduler(scheduler).scheduler(4, 64, 64)
 
 
+def test_a_single_step_is_taken_or_refused() -> None:
+    """A stretched schedule of one step would be 0 / 0."""
+    assert flow_scheduler(WORKING["heun"], 1, 16).sigmas.tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="makes no noise levels that fall from 1 to 0 in 1 step"):
+        flow_scheduler(WORKING["euler, terminal"], 1, 16)
+
+
 def test_a_refusal_says_what_is_allowed() -> None:
     """The classes, the keys of the solvers, and the file they are in."""
     with pytest.raises(ConfigError, match="FlowMatchLCMScheduler") as caught:
@@ -151,22 +160,19 @@ def test_a_refusal_says_what_is_allowed() -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers makes them in a way that NumPy 2 deprecates
 @pytest.mark.parametrize("name", sorted(n for n in dir(diffusers) if n.endswith("Scheduler") and "Flax" not in n))
 def test_every_scheduler_of_diffusers_works_or_is_refused(name: str) -> None:
-    """None raises anything but a `ConfigError`, as it is by default."""
-    kind = getattr(diffusers, name)
-    if not (hasattr(kind, "set_timesteps") and hasattr(kind, "from_config")):
-        pytest.skip("an abstract class")
+    """As it is by default, each but Euler's and Heun's of flow matching is a `ConfigError` that names it."""
     try:
-        like = kind()
+        like = getattr(diffusers, name)()
     except (TypeError, ImportError) as error:
         pytest.skip(f"needs more than its defaults: {error}")
-    try:
-        scheduler = flow_scheduler(like, 4, 16)
-    except ConfigError as error:
-        assert name in str(error)  # noqa: PT017
+    if name in ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"):
+        assert flow_scheduler(like, 4, 16).sigmas[-1] == 0
     else:
-        assert scheduler.sigmas[-1] == 0
+        with pytest.raises(ConfigError, match=f"the model's scheduler, {name}, is "):
+            flow_scheduler(like, 4, 16)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +182,8 @@ def test_a_given_shift_replaces_that_of_the_checkpoint(name: str) -> None:
     """Whatever the class calls it, and also where the checkpoint shifts by the size of the picture."""
     plain, shifted = (flow_scheduler(WORKING[name], 8, 1024, shift=shift).sigmas for shift in (1.0, 4.0))
 
-    assert (shifted - shift_sigma(plain, 4.0)).abs().max() < 0.01
+    assert (shifted - shift_sigma(plain, 4.0)).abs().max() < 0.02  # the last of Euler's depends on the shift twice
+    assert (shifted - plain).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("name", ["euler, dynamic", "multistep, dynamic", "unipc, dynamic"])
@@ -185,7 +192,9 @@ def test_the_number_of_tokens_shifts_every_class_alike(name: str) -> None:
     dynamic = flow_scheduler(WORKING[name], 8, 4096, max_shift=1.16)
     mu = resolution_shift(WORKING[name].config, 4096, max_shift=1.16)
 
-    torch.testing.assert_close(dynamic.sigmas, flow_scheduler(WORKING[name], 8, 0, shift=math.exp(mu)).sigmas)
+    expected = flow_scheduler(WORKING[name], 8, 0, shift=math.exp(mu)).sigmas
+    assert (dynamic.sigmas - expected).abs().max() < (0.01 if name == "euler, dynamic" else 1e-6)
+    assert (dynamic.sigmas - flow_scheduler(WORKING[name], 8, 256).sigmas).abs().max() > 0.1
 
 
 def test_the_scheduler_of_the_pipeline_is_not_changed() -> None:

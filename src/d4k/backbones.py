@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -159,7 +160,6 @@ def flow_scheduler(
         ConfigError: the scheduler is none of flow matching, draws noise of its own, or makes no schedule that ends in
             a picture; the message says which are allowed.
     """
-    name = type(like).__name__
     _check_solver(like)
     scheduler, mu = _shifted(like, tokens, shift, max_shift)
     arguments: dict[str, Any] = {"num_inference_steps": steps}
@@ -168,10 +168,13 @@ def flow_scheduler(
     if mu is not None:
         arguments["mu"] = mu
     try:
-        scheduler.set_timesteps(**arguments)
+        with warnings.catch_warnings():  # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates
+            warnings.simplefilter("ignore")
+            scheduler.set_timesteps(**arguments)
     except (ValueError, ArithmeticError) as error:
+        name = type(like).__name__
         raise ConfigError(f"{name} cannot make {steps} steps of its configuration: {first_line(error)}") from error
-    _check_schedule(name, scheduler)
+    _check_schedule(scheduler, steps)
     return scheduler
 
 
@@ -208,18 +211,19 @@ def _shifted(like: Any, tokens: int, shift: float | None, max_shift: float) -> t
     return type(like).from_config(config, **{key: value for key, value in chosen.items() if key in config}), mu
 
 
-def _check_schedule(name: str, scheduler: Any) -> None:
+def _check_schedule(scheduler: Any, steps: int) -> None:
     """Refuse noise levels that do not fall to 0, or that are not what the model is asked at."""
+    label = f"the configuration of the model's scheduler, {type(scheduler).__name__},"
     levels = scheduler.sigmas.double().cpu()
     asked = scheduler.timesteps.double().cpu() / 1000
     falls = bool((levels.diff() <= 0).all()) and 0 < float(levels[0]) <= 1 and len(asked) == len(levels) - 1
     if not falls or float((levels[:-1] - asked).abs().max()) > 1e-3:
         raise ConfigError(
-            f"the configuration of the model's scheduler, {name}, makes no noise levels that fall from 1 to 0, each a "
+            f"{label} makes no noise levels that fall from 1 to 0 in {steps} step{'s' * (steps > 1)}, each a "
             f"thousandth of its timestep. {ALLOWED}; leave its other keys out"
         )
     if float(levels[-1]) != 0:
         raise ConfigError(
-            f"the configuration of the model's scheduler, {name}, ends at noise level {float(levels[-1]):.3g}, so that "
-            "pictures would stay noisy: set final_sigmas_type to 'zero'"
+            f"{label} ends at noise level {float(levels[-1]):.3g}, so that pictures would stay noisy: "
+            "set final_sigmas_type to 'zero'"
         )
