@@ -15,7 +15,6 @@ from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
 from d4k.autoencoder import own_downscale
-from d4k.backbones import number, one_of, optional, text, whole
 
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
@@ -44,13 +43,13 @@ class FluxBackbone:
     Source: Black Forest Labs, FLUX.1, https://github.com/black-forest-labs/flux.
     """
 
-    source: str = field(validator=text())
-    positions: str = field(default="native", validator=one_of("native", "interpolate"))
-    trained_size: int | None = field(default=None, validator=optional(whole(1)))
-    text_tokens: int | None = field(default=None, validator=optional(whole(1)))
-    downscale: int | None = field(default=None, validator=optional(one_of(*DOWNSCALES)))
-    steps: int | None = field(default=None, validator=optional(whole(1)))
-    guidance: float | None = field(default=None, validator=optional(number(0)))
+    source: str = field(validator=backbones.text())
+    positions: str = field(default="native", validator=backbones.one_of("native", "interpolate"))
+    trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
+    steps: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    guidance: float | None = field(default=None, validator=backbones.optional(backbones.number(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
     trainable: Any = field(default=None, init=False, repr=False)
     autoencoder: Any = field(default=None, init=False, repr=False)
@@ -125,7 +124,7 @@ class FluxBackbone:
         progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; `guidance` is an input of the model; None is 3.5, what it was trained with."""
-        text = conditioning.tensors
+        given = conditioning.tensors
         scale = None
         if self.pipeline.transformer.config.guidance_embeds:
             scale = torch.full_like(sigma, TRAINED_GUIDANCE if guidance is None else guidance, dtype=torch.float32)
@@ -135,10 +134,10 @@ class FluxBackbone:
             hidden_states=pack(noisy),
             timestep=sigma,
             guidance=scale,
-            encoder_hidden_states=text["states"],
-            pooled_projections=text["pooled"],
+            encoder_hidden_states=given["states"],
+            pooled_projections=given["pooled"],
             # float32 in every dtype of the weights: bfloat16 counts in steps of 2 beyond 256, and of 1/4 beyond 32
-            txt_ids=positions.new_zeros(text["states"].shape[1], 3, device=noisy.device),
+            txt_ids=positions.new_zeros(given["states"].shape[1], 3, device=noisy.device),
             img_ids=positions.to(noisy.device),
             return_dict=False,
         )[0]

@@ -23,13 +23,9 @@ MEDIUM, LARGE = "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/
 @hookimpl
 def register_backbones(register: Callable[..., None]) -> None:
     """Register `sd3`."""
-    register(
-        "sd3",
-        "d4k_sd3.backbone:SD3Backbone",
-        summary="Stable Diffusion 3 and 3.5 (MMDiT, three text encoders, classifier-free guidance)",
-        pipelines=("StableDiffusion3Pipeline",),
-        presets=PRESETS,
-    )
+    summary = "Stable Diffusion 3 and 3.5 (MMDiT, three text encoders, classifier-free guidance)"
+    pipelines = ("StableDiffusion3Pipeline",)
+    register("sd3", "d4k_sd3.backbone:SD3Backbone", summary=summary, pipelines=pipelines, presets=PRESETS)
 
 
 @hookimpl

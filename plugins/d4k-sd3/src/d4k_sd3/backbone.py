@@ -14,7 +14,6 @@ from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
 from d4k.autoencoder import own_downscale
-from d4k.backbones import number, one_of, optional, text, whole
 
 __all__ = ["SD3Backbone", "stretch_positions"]
 
@@ -43,13 +42,13 @@ class SD3Backbone:
     Source: Esser et al. 2024, arXiv 2403.03206.
     """
 
-    source: str = field(validator=text())
-    positions: str = field(default="native", validator=one_of("native", "interpolate"))
-    trained_size: int | None = field(default=None, validator=optional(whole(1)))
-    text_tokens: int | None = field(default=None, validator=optional(whole(1)))
-    downscale: int | None = field(default=None, validator=optional(one_of(*DOWNSCALES)))
-    steps: int | None = field(default=None, validator=optional(whole(1)))
-    guidance: float | None = field(default=None, validator=optional(number(0)))
+    source: str = field(validator=backbones.text())
+    positions: str = field(default="native", validator=backbones.one_of("native", "interpolate"))
+    trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
+    steps: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    guidance: float | None = field(default=None, validator=backbones.optional(backbones.number(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
     trainable: Any = field(default=None, init=False, repr=False)
     autoencoder: Any = field(default=None, init=False, repr=False)
@@ -141,14 +140,14 @@ class SD3Backbone:
         progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; guided when `guidance` is above 1 and the conditioning holds a negative prompt."""
-        text = conditioning.tensors
-        if guidance is None or guidance <= 1 or "negative_states" not in text:
-            return self._predict(noisy, sigma, text["states"], text["pooled"])
+        given = conditioning.tensors
+        if guidance is None or guidance <= 1 or "negative_states" not in given:
+            return self._predict(noisy, sigma, given["states"], given["pooled"])
         both = self._predict(
             torch.cat([noisy, noisy]),
             torch.cat([sigma, sigma]),
-            torch.cat([text["negative_states"], text["states"]]),
-            torch.cat([text["negative_pooled"], text["pooled"]]),
+            torch.cat([given["negative_states"], given["states"]]),
+            torch.cat([given["negative_pooled"], given["pooled"]]),
         )
         negative, positive = both.chunk(2)
         return negative + guidance * (positive - negative)
