@@ -26,7 +26,8 @@ NAMES = [
 
 MODULES = {
     "autoencoder": "decode encode footprint own_downscale",
-    "backbones": "computing_device load_pipeline resident save_pipeline",
+    "backbones": "ExactAutoencoder computing_device computing_dtype flag flow_scheduler freeze load_pipeline modules "
+    "number one_of optional resident save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity sample_sigma per_sample resolution_shift shift_sigma sigma_weight "
     "velocity_from_clean",
     "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe save_picture to_float to_picture "
@@ -79,10 +80,65 @@ SIGNATURES = {
     "Metric.reset": "(self) -> None",
 }
 
+FUNCTIONS = {
+    "autoencoder.decode": "(vae: Any, latents: Tensor, *, downscale: int, memory_gb: float | None = None) -> Tensor",
+    "autoencoder.encode": "(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) -> Tensor",
+    "autoencoder.footprint": "(vae: Any, height: int, width: int, *, downscale: int, "
+    "memory_gb: float | None = None, encoding: bool = False) -> int",
+    "autoencoder.own_downscale": "(vae: Any) -> int",
+    "backbones.ExactAutoencoder": "(vae: Any, downscale: int, memory_gb: float | None = None) -> None",
+    "backbones.ExactAutoencoder.decode": "(self, latent: Tensor) -> Tensor",
+    "backbones.ExactAutoencoder.encode": "(self, pixels: Tensor) -> Tensor",
+    "backbones.computing_device": "(module: Any) -> torch.device",
+    "backbones.computing_dtype": "(module: Any) -> torch.dtype",
+    "backbones.flag": "() -> Validator",
+    "backbones.flow_scheduler": "(like: Any, steps: int, tokens: int, *, shift: float | None = None, "
+    "sigmas: Sequence[float] | None = None, max_shift: float = 1.15) -> Any",
+    "backbones.freeze": "(pipeline: Any, *, but: str = transformer) -> None",
+    "backbones.load_pipeline": "(pipeline_class: Any, source: str, placement: Placement) -> Any",
+    "backbones.modules": "(pipeline: Any) -> dict[str, torch.nn.Module]",
+    "backbones.number": "(minimum: float = -inf, maximum: float = inf, *, above: bool = False, "
+    "below: bool = False) -> Validator",
+    "backbones.one_of": "(*choices: str | int) -> Validator",
+    "backbones.optional": "(rule: Validator) -> Validator",
+    "backbones.resident": "(module: Any) -> Iterator[None]",
+    "backbones.save_pipeline": "(pipeline: Any, folder: Path) -> None",
+    "backbones.text": "() -> Validator",
+    "backbones.text_length": "(asked: int | None, tokenizer: Any, usual: int) -> int",
+    "backbones.trained_patches": "(trained_size: int | None, latent: LatentSpec, rows: int) -> int",
+    "backbones.whole": "(minimum: int) -> Validator",
+    "flow.clean_from_velocity": "(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor",
+    "flow.per_sample": "(sigma: Tensor) -> Tensor",
+    "flow.resolution_shift": "(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float",
+    "flow.sample_sigma": "(count: int, *, density: Density = logit-normal, mean: float = 0.0, "
+    "std: float = 1.0, mode_scale: float = 1.29, shift: float = 1.0, "
+    "generator: torch.Generator | None = None) -> Tensor",
+    "flow.shift_sigma": "(sigma: Tensor, shift: float) -> Tensor",
+    "flow.sigma_weight": "(sigma: Tensor, weighting: Weighting) -> Tensor",
+    "flow.velocity_from_clean": "(noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor",
+    "images.list_pictures": "(folder: Path, *, recursive: bool = False) -> list[Path]",
+    "images.open_picture": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
+    "label: str = ) -> Image.Image",
+    "images.picture_size": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
+    "label: str = ) -> tuple[int, int]",
+    "images.read_recipe": "(path: Path) -> dict[str, Any]",
+    "images.save_picture": "(image: Image.Image, path: Path, *, recipe: Mapping[str, Any] | None = None, "
+    "quality: int = 95) -> None",
+    "images.to_float": "(pixels: Tensor) -> Tensor",
+    "images.to_picture": "(pixels: Tensor) -> Image.Image",
+    "images.to_tensor": "(image: Image.Image) -> Tensor",
+    "images.to_uint8": "(pixels: Tensor) -> Tensor",
+    "testing.check_backbone": "(backbone: Backbone) -> None",
+    "testing.check_dataset": "(dataset: Dataset) -> None",
+    "testing.check_loss": "(loss: Loss) -> None",
+    "testing.check_metric": "(metric: Metric, size: int = 128) -> None",
+    "testing.check_shapes": "(backbone: Backbone) -> None",
+}
+
 FIELDS = {
     "Conditioning": ["tensors"],
     "FlowStep": ["clean", "noise", "sigma", "noisy"],
-    "LatentSpec": ["channels", "downscale", "patch", "max_size", "downscales"],
+    "LatentSpec": ["channels", "downscale", "patch", "max_size", "downscales", "beyond"],
     "Placement": [
         "device",
         "dtype",
@@ -174,6 +230,24 @@ def test_signatures(path: str) -> None:
     for part in path.split("."):
         value = getattr(value, part)
     assert str(inspect.signature(value)).replace("'", "") == SIGNATURES[path]
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_signatures_of_the_public_modules(path: str) -> None:
+    """The same of what plugins call."""
+    module, *names = path.split(".")
+    value: Any = import_module(f"d4k.{module}")
+    for name in names:
+        value = getattr(value, name)
+    assert str(inspect.signature(value)).replace("'", "") == FUNCTIONS[path]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_function_of_the_public_modules_is_pinned(name: str) -> None:
+    """A function that plugins may call is listed above with its arguments."""
+    module = import_module(f"d4k.{name}")
+    functions = {f"{name}.{public}" for public in module.__all__ if inspect.isfunction(getattr(module, public))}
+    assert functions <= set(FUNCTIONS)
 
 
 def test_pipeline_has_no_other_methods() -> None:

@@ -115,8 +115,11 @@ class LatentSpec:
         channels: C.
         downscale: pixels a latent row or column stands for (8, 16, 32).
         patch: latent rows or columns that make one token side.
-        max_size: longest side in pixels that the positions cover; None where there is no limit.
-        downscales: what the backbone option `downscale` may be; `max_size` grows with it.
+        max_size: longest side in pixels that the positions cover at this `downscale`; None where there is no limit.
+        downscales: what the backbone option `downscale` may be, where there is one. The backbone itself scales
+            `max_size` with the one in use; errors tell from this what the limit would be with another.
+        beyond: what of the backbone covers sides longer than `max_size`, as the end of a sentence that begins with
+            "choose", such as "the backbone option positions='interpolate'"; empty where nothing does.
     """
 
     channels: int
@@ -124,11 +127,20 @@ class LatentSpec:
     patch: int
     max_size: int | None = None
     downscales: tuple[int, ...] = ()
+    beyond: str = ""
 
     @property
     def granularity(self) -> int:
         """Width and height must be multiples of this many pixels."""
         return self.downscale * self.patch
+
+    def tokens(self, height: int, width: int) -> int:
+        """The number of tokens of an image of `height` x `width` pixels.
+
+        >>> LatentSpec(channels=16, downscale=8, patch=2).tokens(1024, 1024)
+        4096
+        """
+        return (height // self.granularity) * (width // self.granularity)
 
 
 @frozen

@@ -175,6 +175,42 @@ def test_interpolated_positions_stay_in_the_trained_range():
     assert backbone._position_step(16, 32) == 1
 
 
+@pytest.mark.parametrize(("positions", "width", "height"), [("interpolate", 1536, 2048), ("native", 64, 8208)])
+def test_positions_are_exact_in_half_precision(positions, width, height):
+    """The rotary tables of a bfloat16 model are those of a float32 one, to the bit."""
+    tables = []
+    for dtype in ("float32", "bfloat16"):
+        backbone = Pipeline.from_pretrained("tiny-flux", device="cpu", dtype=dtype, positions=positions).backbone
+        module = backbone.trainable
+        module.pos_embed.register_forward_hook(lambda module, inputs, output: tables.append(output))
+        text = backbone.encode_text(["a tabby cat"])
+        module.transformer_blocks = module.single_transformer_blocks = torch.nn.ModuleList()  # positions come before
+        with torch.no_grad():
+            noisy = torch.zeros(1, 16, height // 8, width // 8, dtype=backbone.pipeline.dtype)
+            backbone.velocity(noisy, torch.tensor([0.5]), text)
+
+    exact, half = tables
+    assert exact[0].dtype == half[0].dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(exact, half, strict=True))
+
+
+def test_positions_are_the_same_in_training_as_in_sampling():
+    """Both ask at interpolated positions of float32, though sampling hands over latents in bfloat16."""
+    backbone = Pipeline.from_pretrained("tiny-flux", device="cpu", dtype="bfloat16", positions="interpolate").backbone
+    seen = []
+    backbone.trainable.pos_embed.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    text = backbone.encode_text(["a tabby cat"])
+    noisy, sigma = torch.zeros(1, 16, 66, 66), torch.tensor([0.5])
+    with torch.autocast("cpu", torch.bfloat16):
+        backbone.velocity(noisy, sigma, text)
+    sample_latents(backbone, ["a tabby cat"], noisy, steps=1, guidance=1.0)
+
+    training, sampling = seen
+    assert torch.equal(training, sampling)
+    steps = sampling[-33:, 2].diff()
+    torch.testing.assert_close(steps, torch.full_like(steps, 16 / 33))
+
+
 def test_saved_models_load_in_diffusers(pipe, tmp_path):
     """`DiffusionPipeline.from_pretrained` loads what `save_pretrained` wrote, with the same weights."""
     pipe.save_pretrained(tmp_path / "model")
@@ -200,15 +236,19 @@ def test_bfloat16_draws(pipe):
     assert half.generate("a tabby cat", width=64, height=64, steps=2)[0].size == (64, 64)
 
 
-def test_presets_keep_the_shift_from_growing_exponentially():
-    """Within the scheduler's range it is the scheduler's; at four times its tokens twice its largest."""
-    names = registry()
-    found = [
-        names.preset("flux", *size) for size in ((1024, 1024, 8), (2048, 2048, 16), (2048, 2048, 8), (4096, 4096, 16))
-    ]
-    assert [preset.shift for preset in found] == [None, None, 6.3, 6.3]
-    assert found[2].shift == pytest.approx(2 * math.exp(1.15), rel=0.01)
-    assert [preset.guidance for preset in found] == [3.5, 5.0, 5.0, 5.0]
+@pytest.mark.parametrize(
+    ("side", "downscale", "shift"),
+    [(1024, 8, None), (2048, 8, 6.3), (4096, 8, 12.6), (1024, 16, None), (2048, 16, None), (4096, 16, 6.3)],
+)
+def test_presets_keep_the_shift_from_growing_exponentially(side, downscale, shift):
+    """Within the scheduler's range it is the scheduler's; beyond it its largest, times the ratio of the sides."""
+    preset = registry().preset("flux", side, side, downscale)
+
+    assert (preset.size, preset.shift) == (side, shift)
+    assert preset.downscale in (None, downscale)
+    assert preset.guidance == (3.5 if side == 1024 else 5.0)
+    if shift is not None:
+        assert shift == pytest.approx(math.exp(1.15) * side / downscale / 128, rel=0.01)
 
 
 def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline, SD3Transformer2DModel, StableDiffusion3Pipeline
 from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from_grid
 
@@ -108,42 +111,54 @@ def test_pixels_equal_the_stock_pipeline(pipe):
     assert (ours.clamp(0, 1) - stock).abs().max() <= 1e-4
 
 
+@pytest.fixture(scope="module")
+def meta_medium() -> Callable[[str], SD3Backbone]:
+    """SD3-medium on the meta device, with either kind of positions."""
+
+    def build(positions: str) -> SD3Backbone:
+        with torch.device("meta"):
+            transformer = SD3Transformer2DModel(
+                sample_size=128,
+                patch_size=2,
+                in_channels=16,
+                num_layers=24,
+                attention_head_dim=64,
+                num_attention_heads=24,
+                joint_attention_dim=4096,
+                caption_projection_dim=1536,
+                pooled_projection_dim=2048,
+                pos_embed_max_size=192,
+            )
+            vae = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=2,
+                latent_channels=16,
+            )
+        parts = dict.fromkeys(
+            ["text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"]
+        )
+        backbone = SD3Backbone("stabilityai/stable-diffusion-3-medium-diffusers", positions=positions)
+        backbone.attach(StableDiffusion3Pipeline(transformer=transformer, vae=vae, scheduler=None, **parts))
+        return backbone
+
+    return build
+
+
 @pytest.mark.parametrize("positions", ["native", "interpolate"])
-def test_the_published_model_takes_4096_pixels_at_f16(positions):
+def test_the_published_model_takes_4096_pixels_at_f16(meta_medium, positions):
     """SD3-medium on the meta device: one velocity of a 256x256 latent has the right shape."""
+    backbone = meta_medium(positions)
     with torch.device("meta"):
-        transformer = SD3Transformer2DModel(
-            sample_size=128,
-            patch_size=2,
-            in_channels=16,
-            num_layers=24,
-            attention_head_dim=64,
-            num_attention_heads=24,
-            joint_attention_dim=4096,
-            caption_projection_dim=1536,
-            pooled_projection_dim=2048,
-            pos_embed_max_size=192,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=16,
-        )
         noisy, sigma = torch.empty(1, 16, 256, 256), torch.empty(1)
         text = Conditioning({"states": torch.empty(1, 333, 4096), "pooled": torch.empty(1, 2048)})
-    parts = dict.fromkeys(
-        ["text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"]
-    )
-    backbone = SD3Backbone("stabilityai/stable-diffusion-3-medium-diffusers", positions=positions)
-    backbone.attach(StableDiffusion3Pipeline(transformer=transformer, vae=vae, scheduler=None, **parts))
 
     with torch.no_grad():
         velocity = backbone.velocity(noisy, sigma, text)
 
     assert velocity.shape == (1, 16, 256, 256)
-    assert sum(p.numel() for p in transformer.parameters()) == pytest.approx(2.03e9, rel=0.02)
+    assert sum(p.numel() for p in backbone.trainable.parameters()) == pytest.approx(2.03e9, rel=0.02)
     assert backbone.latent.max_size == (3072 if positions == "native" else None)
 
 
@@ -169,13 +184,85 @@ def test_positions_up_to_the_trained_size_are_native():
     assert torch.equal(patch.cropped_pos_embed(64, 48), native)
 
 
+def medium() -> PatchEmbed:
+    """The position table of SD3-medium, 192 entries a side, of fewer channels; interpolated from 64 patches a side."""
+    patch = PatchEmbed(height=128, width=128, patch_size=2, in_channels=1, embed_dim=16, pos_embed_max_size=192)
+    stretch_positions(patch, trained=64)
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(3200, 320), (320, 3200), (3088, 16), (16, 3088), (16384, 16), (4096, 4096), (4096, 448), (4096, 3072), (16, 16)],
+)
+def test_interpolated_positions_cover_every_aspect(width, height):
+    """On the table of SD3-medium each patch has a place of its own, also beyond 9:1 and where a side exceeds it."""
+    got = medium().cropped_pos_embed(height // 8, width // 8)[0]
+
+    rows, columns = height // 16, width // 16
+    assert got.shape == (rows * columns, 16)
+    grid = got.reshape(rows, columns, 16)
+    for line in (grid[0], grid[:, 0]):
+        assert (line.diff(dim=0).abs().amax(1) > 1e-4).all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(128, 128), (256, 96), (90, 200), (250, 30)])
+def test_positions_within_nine_to_one_are_as_they_were(rows, columns):
+    """Where the table covered an image before, the same entries are read, to the bit."""
+    patch = medium()
+    table = patch.pos_embed.reshape(1, 192, 192, -1).permute(0, 3, 1, 2)
+    step = 64 / (rows * columns) ** 0.5
+    axes = [(torch.arange(n) - (n - 1) / 2) * step * 2 / 192 for n in (rows, columns)]
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    grid = torch.stack([x, y], -1)[None].float()
+    want = F.grid_sample(table, grid, mode="bicubic", padding_mode="border", align_corners=False)
+
+    assert torch.equal(patch.cropped_pos_embed(2 * rows, 2 * columns)[0], want.flatten(2)[0].T)
+
+
+def test_a_side_that_is_not_stretched_is_that_of_diffusers():
+    """Only the side that exceeds the table takes smaller steps; across it lie the entries that a crop has."""
+    patch = medium()
+    long = patch.cropped_pos_embed(2 * 5, 2 * 400)[0].reshape(5, 400, 16)
+    crop = PatchEmbed.cropped_pos_embed(patch, 2 * 5, 2 * 192)[0].reshape(5, 192, 16)
+
+    torch.testing.assert_close(long[:, 0], crop[:, 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(long[:, -1], crop[:, -1], rtol=0, atol=1e-4)
+
+
+def test_the_published_model_takes_any_aspect(meta_medium):
+    """SD3-medium at full size on the meta device, 3200x320 pixels."""
+    noisy, sigma = torch.empty(1, 16, 40, 400, device="meta"), torch.empty(1, device="meta")
+    states, pooled = torch.empty(1, 333, 4096, device="meta"), torch.empty(1, 2048, device="meta")
+    backbone = meta_medium("interpolate")
+
+    with torch.no_grad():
+        velocity = backbone.velocity(noisy, sigma, Conditioning({"states": states, "pooled": pooled}))
+
+    assert velocity.shape == noisy.shape
+
+
+def test_what_covers_larger_sizes_is_said_where_there_is_such_an_option(pipe):
+    """With native positions; interpolated ones have no limit."""
+    assert "positions='interpolate'" in pipe.backbone.latent.beyond
+    wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="interpolate").backbone.latent
+    assert (wide.max_size, wide.beyond) == (None, "")
+
+
+def test_a_trained_size_below_one_token_is_refused():
+    """Before anything is computed."""
+    with pytest.raises(ConfigError, match="trained_size is 15, but a token of this model is 16 pixels"):
+        Pipeline.from_pretrained("tiny-sd3", device="cpu", trained_size=15)
+
+
 def test_interpolated_positions_cover_any_size(pipe):
     """Beyond the table, native positions are refused and interpolated ones are not."""
     assert pipe.backbone.latent.max_size == 128 * 16
     with pytest.raises(ConfigError, match="2048 pixels with F8; asked for width 2064 .* downscale=16, .*interpolate"):
         pipe.generate("a tabby cat", width=2064, height=64, steps=1)
     wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="interpolate")
-    assert wide.generate("a tabby cat", width=2064, height=64, steps=1)[0].size == (2064, 64)
+    for width, height in ((2064, 64), (2304, 16)):
+        assert wide.generate("a tabby cat", width=width, height=height, steps=1)[0].size == (width, height)
 
 
 def test_longer_side_is_refused_at_every_stride_before_anything_is_computed(pipe):
@@ -191,14 +278,19 @@ def test_longer_side_is_refused_at_every_stride_before_anything_is_computed(pipe
     check_size(wide.backbone, 4096, 2304)
 
 
-def test_presets_shift_as_the_side_of_the_latent_grows():
-    """Three at the 128x128 latent of 1024 pixels, twice that at 256x256; the stride decides which it is."""
-    names = registry()
-    found = [
-        names.preset("sd3", *size) for size in ((1024, 1024, 8), (2048, 2048, 16), (2048, 2048, 8), (3072, 4096, 16))
-    ]
-    assert [(preset.size, preset.shift) for preset in found] == [(1024, None), (2048, None), (2048, 6.0), (4096, 6.0)]
-    assert all((preset.steps, preset.guidance) == (28, 7.0) for preset in found)
+@pytest.mark.parametrize(
+    ("side", "downscale", "shift"),
+    [(1024, 8, None), (2048, 8, 6.0), (4096, 8, 12.0), (1024, 16, None), (2048, 16, None), (4096, 16, 6.0)],
+)
+def test_presets_shift_as_the_side_of_the_latent_grows(side, downscale, shift):
+    """Three at the 128x128 latent of 1024 pixels, twice that at 256x256; no stride gets the shift of the other."""
+    preset = registry().preset("sd3", side, side, downscale)
+
+    assert (preset.size, preset.shift) == (side, shift)
+    assert preset.downscale in (None, downscale)
+    assert (preset.steps, preset.guidance) == (28, 7.0)
+    if shift is not None:
+        assert shift == 3 * side / downscale / 128
 
 
 def test_text_tokens_are_what_they_come_to(pipe):

@@ -52,9 +52,13 @@ def number(
     return _rule(allowed, f"a number {' and '.join(ends)}" if ends else "a finite number")
 
 
-def one_of(*choices: str) -> Validator:
-    """One of some words."""
-    return _rule(lambda value: value in choices, f"one of {', '.join(choices)}")
+def one_of(*choices: str | int) -> Validator:
+    """One of some words or numbers."""
+
+    def allowed(value: Any) -> bool:
+        return any(isinstance(value, type(choice)) and value == choice for choice in choices)
+
+    return _rule(allowed, f"one of {', '.join(map(str, choices))}")
 
 
 def text() -> Validator:

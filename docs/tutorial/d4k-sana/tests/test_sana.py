@@ -251,11 +251,14 @@ def test_a_bound_on_memory_is_not_ignored_in_silence(folder):
         backbone.load(Placement(torch.device("cpu"), torch.float32, memory_gb=1.0))
 
 
-@pytest.mark.parametrize("options", [{"instruction": "yes"}, {"text_tokens": 0}])
-def test_options_out_of_range_are_refused(options):
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [("instruction", "yes", "true or false"), ("text_tokens", 0, "a whole number of at least 1")],
+)
+def test_options_out_of_range_are_refused(option, value, allowed):
     """Each option says what it allows."""
-    with pytest.raises(ConfigError, match=f"backbone 'sana'.*{next(iter(options))}"):
-        create("backbone", "sana", source="x", **options)
+    with pytest.raises(ConfigError, match=f"backbone 'sana': {option} must be {allowed}, got {value!r}"):
+        create("backbone", "sana", source="x", **{option: value})
 
 
 def test_the_published_model_takes_4096_pixels():

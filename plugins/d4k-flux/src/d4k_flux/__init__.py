@@ -13,22 +13,17 @@ PRESETS = (
     Preset(2048, steps=50, guidance=5.0, downscale=16),
     Preset(2048, steps=50, guidance=5.0, downscale=8, shift=6.3),
     Preset(4096, steps=50, guidance=5.0, downscale=16, shift=6.3),
+    Preset(4096, steps=50, guidance=5.0, downscale=8, shift=12.6),
 )
-"""Steps and guidance at 1024 of the model, beyond it of arXiv 2503.18352. FLUX.1's own shift grows exponentially with
-the tokens: 3.16 at 4,096, where the range of its scheduler ends, and 25 at 16,384. Beyond that range it grows with the
-side here, arXiv 2403.03206, section 5.3.2."""
+"""Beyond 1024, steps and guidance are those of arXiv 2503.18352, and the shift grows with the side of the latent (arXiv
+2403.03206, section 5.3.2) where FLUX.1's own would grow exponentially with the tokens: 3.16 at 4,096, 25 at 16,384."""
 
 
 @hookimpl
 def register_backbones(register: Callable[..., None]) -> None:
     """Register `flux`."""
-    register(
-        "flux",
-        "d4k_flux.backbone:FluxBackbone",
-        summary="FLUX.1 (double and single blocks, rotary positions, embedded guidance)",
-        pipelines=("FluxPipeline",),
-        presets=PRESETS,
-    )
+    summary = "FLUX.1 (double and single blocks, rotary positions, embedded guidance)"
+    register("flux", "d4k_flux.backbone:FluxBackbone", summary=summary, pipelines=("FluxPipeline",), presets=PRESETS)
 
 
 @hookimpl

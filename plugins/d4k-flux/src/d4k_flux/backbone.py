@@ -9,15 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attrs import converters, define, field
-from attrs.validators import ge, in_, instance_of, optional
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from attrs import define, field
+from diffusers import FluxPipeline
 from torch import Tensor
 
-from d4k import Conditioning, ConfigError, LatentSpec, Placement, SamplingDefaults
-from d4k.autoencoder import decode, encode
-from d4k.backbones import load_pipeline, resident, save_pipeline
-from d4k.flow import resolution_shift
+from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
+from d4k.autoencoder import own_downscale
 
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
@@ -46,35 +43,35 @@ class FluxBackbone:
     Source: Black Forest Labs, FLUX.1, https://github.com/black-forest-labs/flux.
     """
 
-    source: str = field(validator=instance_of(str))
-    positions: str = field(default="native", validator=in_(("native", "interpolate")))
-    trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    downscale: int | None = field(default=None, validator=optional(in_(DOWNSCALES)))
-    steps: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    guidance: float | None = field(default=None, converter=converters.optional(float), validator=optional(ge(0)))
+    source: str = field(validator=backbones.text())
+    positions: str = field(default="native", validator=backbones.one_of("native", "interpolate"))
+    trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
+    steps: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    guidance: float | None = field(default=None, validator=backbones.optional(backbones.number(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
-    _trainable: Any = field(default=None, init=False, repr=False)
-    _memory_gb: float | None = field(default=None, init=False, repr=False)
+    trainable: Any = field(default=None, init=False, repr=False)
+    autoencoder: Any = field(default=None, init=False, repr=False)
 
     def load(self, placement: Placement) -> None:
         """Read the weights; see `d4k.Backbone.load`."""
-        self._memory_gb = placement.memory_gb
-        self.attach(load_pipeline(FluxPipeline, self.source, placement))
+        self.attach(backbones.load_pipeline(FluxPipeline, self.source, placement), placement.memory_gb)
 
-    def attach(self, pipeline: FluxPipeline) -> None:
-        """Use a pipeline that is already in memory."""
-        self.pipeline = pipeline
-        self._trainable = pipeline.transformer
-        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-            part.requires_grad_(False)
-        self.text_tokens = text_length(self.text_tokens, pipeline.tokenizer_2)
+    def attach(self, pipeline: FluxPipeline, memory_gb: float | None = None) -> None:
+        """Use a pipeline that is already in memory; `memory_gb` bounds what its autoencoder uses."""
+        backbones.freeze(pipeline)
+        self.pipeline, self.trainable = pipeline, pipeline.transformer
+        downscale = self.downscale or own_downscale(pipeline.vae)
+        self.autoencoder = backbones.ExactAutoencoder(pipeline.vae, downscale, memory_gb)
+        self.text_tokens = backbones.text_length(self.text_tokens, pipeline.tokenizer_2, TEXT_TOKENS)
+        _ = self._trained_patches  # refuses a trained_size that is too small
 
     @property
     def latent(self) -> LatentSpec:
-        """The latent space of the loaded model."""
+        """The latent space of the loaded model; its rotary positions go on for ever."""
         channels = self.pipeline.transformer.config.in_channels // PATCH**2
-        return LatentSpec(channels, self._downscale, PATCH, downscales=DOWNSCALES)
+        return LatentSpec(channels, self.autoencoder.downscale, PATCH, downscales=DOWNSCALES)
 
     @property
     def defaults(self) -> SamplingDefaults:
@@ -83,34 +80,19 @@ class FluxBackbone:
         return SamplingDefaults(self._trained_patches * self.latent.granularity, self.steps, self.guidance, embedded)
 
     @property
-    def trainable(self) -> torch.nn.Module:
-        """The transformer, or what it was wrapped in."""
-        module: torch.nn.Module = self._trainable
-        return module
-
-    @trainable.setter
-    def trainable(self, module: torch.nn.Module) -> None:
-        self._trainable = module
-
-    @property
     def trained_options(self) -> dict[str, Any]:
         """What sampling must share with training: positions, text length and the autoencoder's stride."""
-        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": self._downscale}
+        downscale = self.autoencoder.downscale
+        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": downscale}
 
     @property
     def components(self) -> dict[str, torch.nn.Module]:
         """Transformer, autoencoder and text encoders, as the diffusers pipeline names them."""
-        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
-
-    @property
-    def _downscale(self) -> int:
-        return self.downscale or int(self.pipeline.vae_scale_factor)
+        return backbones.modules(self.pipeline)
 
     @property
     def _trained_patches(self) -> int:
-        if self.trained_size is None:
-            return int(self.pipeline.default_sample_size // PATCH)
-        return int(self.trained_size // (self._downscale * PATCH))
+        return backbones.trained_patches(self.trained_size, self.latent, self.pipeline.default_sample_size)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
@@ -127,13 +109,11 @@ class FluxBackbone:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
-        with resident(self.pipeline.vae):
-            return encode(self.pipeline.vae, pixels, downscale=self._downscale, memory_gb=self._memory_gb)
+        return self.autoencoder.encode(pixels)  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""
-        with resident(self.pipeline.vae):
-            return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
+        return self.autoencoder.decode(latent)  # type: ignore[no-any-return]
 
     def velocity(
         self,
@@ -144,19 +124,21 @@ class FluxBackbone:
         progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; `guidance` is an input of the model; None is 3.5, what it was trained with."""
-        text = conditioning.tensors
+        given = conditioning.tensors
         scale = None
         if self.pipeline.transformer.config.guidance_embeds:
             scale = torch.full_like(sigma, TRAINED_GUIDANCE if guidance is None else guidance, dtype=torch.float32)
         height, width = noisy.shape[-2:]
-        tokens = self._trainable(
+        positions = token_positions(height // PATCH, width // PATCH, self._position_step(height, width))
+        tokens = self.trainable(
             hidden_states=pack(noisy),
             timestep=sigma,
             guidance=scale,
-            encoder_hidden_states=text["states"],
-            pooled_projections=text["pooled"],
-            txt_ids=torch.zeros(text["states"].shape[1], 3, device=noisy.device, dtype=noisy.dtype),
-            img_ids=token_positions(height // PATCH, width // PATCH, self._position_step(height, width)).to(noisy),
+            encoder_hidden_states=given["states"],
+            pooled_projections=given["pooled"],
+            # float32 in every dtype of the weights: bfloat16 counts in steps of 2 beyond 256, and of 1/4 beyond 32
+            txt_ids=positions.new_zeros(given["states"].shape[1], 3, device=noisy.device),
+            img_ids=positions.to(noisy.device),
             return_dict=False,
         )[0]
         return unpack(tokens, height, width)
@@ -166,29 +148,15 @@ class FluxBackbone:
             return 1.0
         return float(min(1.0, self._trained_patches * PATCH / (height * width) ** 0.5))
 
-    def scheduler(
-        self, steps: int, height: int, width: int, shift: float | None = None
-    ) -> FlowMatchEulerDiscreteScheduler:
+    def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
         """A fresh scheduler with its timesteps set, shifted by the number of tokens where its checkpoint says so."""
-        chosen = {} if shift is None else {"shift": shift, "use_dynamic_shifting": False}
-        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config, **chosen)
-        tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
         sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
-        mu = resolution_shift(scheduler.config, tokens)
-        scheduler.set_timesteps(sigmas=sigmas, device=self.pipeline.device, mu=mu)
-        return scheduler
+        tokens = self.latent.tokens(height, width)
+        return backbones.flow_scheduler(self.pipeline.scheduler, steps, tokens, shift=shift, sigmas=sigmas)
 
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
-        save_pipeline(self.pipeline, folder)
-
-
-def text_length(asked: int | None, tokenizer: Any) -> int:
-    """T5 tokens to encode: as asked, or else diffusers' default as far as the tokenizer goes."""
-    limit = TEXT_TOKENS if tokenizer is None else int(tokenizer.model_max_length)
-    if asked is not None and asked > limit:
-        raise ConfigError(f"text_tokens is {asked}, but the tokenizer of this model takes at most {limit}")
-    return asked or min(TEXT_TOKENS, limit)
+        backbones.save_pipeline(self.pipeline, folder)
 
 
 def pack(latent: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ PRESETS = (
     Preset(2048, steps=28, guidance=7.0, downscale=16),
     Preset(2048, steps=28, guidance=7.0, downscale=8, shift=6.0),
     Preset(4096, steps=28, guidance=7.0, downscale=16, shift=6.0),
+    Preset(4096, steps=28, guidance=7.0, downscale=8, shift=12.0),
 )
 """Steps and guidance of arXiv 2503.18352. SD3's shift of 3 is for a latent of 128x128; it grows with the side of the
 latent, arXiv 2403.03206, section 5.3.2."""
@@ -22,13 +23,9 @@ MEDIUM, LARGE = "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/
 @hookimpl
 def register_backbones(register: Callable[..., None]) -> None:
     """Register `sd3`."""
-    register(
-        "sd3",
-        "d4k_sd3.backbone:SD3Backbone",
-        summary="Stable Diffusion 3 and 3.5 (MMDiT, three text encoders, classifier-free guidance)",
-        pipelines=("StableDiffusion3Pipeline",),
-        presets=PRESETS,
-    )
+    summary = "Stable Diffusion 3 and 3.5 (MMDiT, three text encoders, classifier-free guidance)"
+    pipelines = ("StableDiffusion3Pipeline",)
+    register("sd3", "d4k_sd3.backbone:SD3Backbone", summary=summary, pipelines=pipelines, presets=PRESETS)
 
 
 @hookimpl

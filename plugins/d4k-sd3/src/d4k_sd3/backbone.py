@@ -8,20 +8,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attrs import converters, define, field
-from attrs.validators import ge, in_, instance_of, optional
-from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from attrs import define, field
+from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from d4k import Conditioning, ConfigError, LatentSpec, Placement, SamplingDefaults
-from d4k.autoencoder import decode, encode
-from d4k.backbones import load_pipeline, resident, save_pipeline
-from d4k.flow import resolution_shift
+from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
+from d4k.autoencoder import own_downscale
 
-__all__ = ["SD3Backbone"]
+__all__ = ["SD3Backbone", "stretch_positions"]
 
 DOWNSCALES = (8, 16)
 TEXT_TOKENS = 256
+BEYOND = "the backbone option positions='interpolate', which covers any size"
 
 
 @define(eq=False)
@@ -44,77 +42,60 @@ class SD3Backbone:
     Source: Esser et al. 2024, arXiv 2403.03206.
     """
 
-    source: str = field(validator=instance_of(str))
-    positions: str = field(default="native", validator=in_(("native", "interpolate")))
-    trained_size: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    text_tokens: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    downscale: int | None = field(default=None, validator=optional(in_(DOWNSCALES)))
-    steps: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
-    guidance: float | None = field(default=None, converter=converters.optional(float), validator=optional(ge(0)))
+    source: str = field(validator=backbones.text())
+    positions: str = field(default="native", validator=backbones.one_of("native", "interpolate"))
+    trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
+    steps: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
+    guidance: float | None = field(default=None, validator=backbones.optional(backbones.number(0)))
     pipeline: Any = field(default=None, init=False, repr=False)
-    _trainable: Any = field(default=None, init=False, repr=False)
-    _memory_gb: float | None = field(default=None, init=False, repr=False)
+    trainable: Any = field(default=None, init=False, repr=False)
+    autoencoder: Any = field(default=None, init=False, repr=False)
 
     def load(self, placement: Placement) -> None:
         """Read the weights; see `d4k.Backbone.load`."""
-        self._memory_gb = placement.memory_gb
-        self.attach(load_pipeline(StableDiffusion3Pipeline, self.source, placement))
+        self.attach(backbones.load_pipeline(StableDiffusion3Pipeline, self.source, placement), placement.memory_gb)
 
-    def attach(self, pipeline: StableDiffusion3Pipeline) -> None:
-        """Use a pipeline that is already in memory."""
-        self.pipeline = pipeline
-        self._trainable = pipeline.transformer
-        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3):
-            if part is not None:
-                part.requires_grad_(False)
-        self.text_tokens = text_length(self.text_tokens, pipeline.tokenizer_3)
+    def attach(self, pipeline: StableDiffusion3Pipeline, memory_gb: float | None = None) -> None:
+        """Use a pipeline that is already in memory; `memory_gb` bounds what its autoencoder uses."""
+        backbones.freeze(pipeline)
+        self.pipeline, self.trainable = pipeline, pipeline.transformer
+        downscale = self.downscale or own_downscale(pipeline.vae)
+        self.autoencoder = backbones.ExactAutoencoder(pipeline.vae, downscale, memory_gb)
+        self.text_tokens = backbones.text_length(self.text_tokens, pipeline.tokenizer_3, TEXT_TOKENS)
+        trained = self._trained_patches  # refuses a trained_size that is too small
         if self.positions == "interpolate":
-            stretch_positions(pipeline.transformer.pos_embed, self._trained_patches)
+            stretch_positions(pipeline.transformer.pos_embed, trained)
 
     @property
     def latent(self) -> LatentSpec:
         """The latent space of the loaded model."""
-        config, downscale = self.pipeline.transformer.config, self._downscale
+        config, downscale = self.pipeline.transformer.config, self.autoencoder.downscale
+        if self.positions == "interpolate":
+            return LatentSpec(config.in_channels, downscale, config.patch_size, downscales=DOWNSCALES)
         covered = config.pos_embed_max_size * config.patch_size * downscale
-        limit = covered if self.positions == "native" else None
-        return LatentSpec(config.in_channels, downscale, config.patch_size, limit, DOWNSCALES)
+        return LatentSpec(config.in_channels, downscale, config.patch_size, covered, DOWNSCALES, BEYOND)
 
     @property
     def defaults(self) -> SamplingDefaults:
         """Size to sample at, and the steps and guidance that the checkpoint asks for."""
-        size = self._trained_patches * self.latent.granularity
-        return SamplingDefaults(size, self.steps, self.guidance)
-
-    @property
-    def trainable(self) -> torch.nn.Module:
-        """The transformer, or what it was wrapped in."""
-        module: torch.nn.Module = self._trainable
-        return module
-
-    @trainable.setter
-    def trainable(self, module: torch.nn.Module) -> None:
-        self._trainable = module
+        return SamplingDefaults(self._trained_patches * self.latent.granularity, self.steps, self.guidance)
 
     @property
     def trained_options(self) -> dict[str, Any]:
         """What sampling must share with training: positions, text length and the autoencoder's stride."""
-        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": self._downscale}
+        downscale = self.autoencoder.downscale
+        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": downscale}
 
     @property
     def components(self) -> dict[str, torch.nn.Module]:
         """Transformer, autoencoder and text encoders, as the diffusers pipeline names them."""
-        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
-
-    @property
-    def _downscale(self) -> int:
-        return self.downscale or int(self.pipeline.vae_scale_factor)
+        return backbones.modules(self.pipeline)
 
     @property
     def _trained_patches(self) -> int:
-        config = self.pipeline.transformer.config
-        if self.trained_size is None:
-            return int(config.sample_size // config.patch_size)
-        return int(self.trained_size // (self._downscale * config.patch_size))
+        return backbones.trained_patches(self.trained_size, self.latent, self.pipeline.transformer.config.sample_size)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
@@ -144,13 +125,11 @@ class SD3Backbone:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
-        with resident(self.pipeline.vae):
-            return encode(self.pipeline.vae, pixels, downscale=self._downscale, memory_gb=self._memory_gb)
+        return self.autoencoder.encode(pixels)  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""
-        with resident(self.pipeline.vae):
-            return decode(self.pipeline.vae, latent, downscale=self._downscale, memory_gb=self._memory_gb)
+        return self.autoencoder.decode(latent)  # type: ignore[no-any-return]
 
     def velocity(
         self,
@@ -161,20 +140,20 @@ class SD3Backbone:
         progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; guided when `guidance` is above 1 and the conditioning holds a negative prompt."""
-        text = conditioning.tensors
-        if guidance is None or guidance <= 1 or "negative_states" not in text:
-            return self._predict(noisy, sigma, text["states"], text["pooled"])
+        given = conditioning.tensors
+        if guidance is None or guidance <= 1 or "negative_states" not in given:
+            return self._predict(noisy, sigma, given["states"], given["pooled"])
         both = self._predict(
             torch.cat([noisy, noisy]),
             torch.cat([sigma, sigma]),
-            torch.cat([text["negative_states"], text["states"]]),
-            torch.cat([text["negative_pooled"], text["pooled"]]),
+            torch.cat([given["negative_states"], given["states"]]),
+            torch.cat([given["negative_pooled"], given["pooled"]]),
         )
         negative, positive = both.chunk(2)
         return negative + guidance * (positive - negative)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
-        output: Tensor = self._trainable(
+        output: Tensor = self.trainable(
             hidden_states=noisy,
             timestep=sigma * 1000,
             encoder_hidden_states=states,
@@ -183,56 +162,57 @@ class SD3Backbone:
         )[0]
         return output
 
-    def scheduler(
-        self, steps: int, height: int, width: int, shift: float | None = None
-    ) -> FlowMatchEulerDiscreteScheduler:
+    def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
         """A fresh scheduler with its timesteps set, shifted by the number of tokens where its checkpoint says so."""
-        chosen = {} if shift is None else {"shift": shift, "use_dynamic_shifting": False}
-        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config, **chosen)
-        tokens = (height // self.latent.granularity) * (width // self.latent.granularity)
-        mu = (
-            resolution_shift(scheduler.config, tokens, max_shift=1.16)
-            if scheduler.config.use_dynamic_shifting
-            else None
-        )
-        scheduler.set_timesteps(steps, device=self.pipeline.device, mu=mu)
-        return scheduler
+        tokens = self.latent.tokens(height, width)
+        return backbones.flow_scheduler(self.pipeline.scheduler, steps, tokens, shift=shift, max_shift=1.16)
 
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
-        save_pipeline(self.pipeline, folder)
-
-
-def text_length(asked: int | None, tokenizer: Any) -> int:
-    """T5 tokens to encode: as asked, or else diffusers' default as far as the tokenizer goes."""
-    limit = TEXT_TOKENS if tokenizer is None else int(tokenizer.model_max_length)
-    if asked is not None and asked > limit:
-        raise ConfigError(f"text_tokens is {asked}, but the tokenizer of this model takes at most {limit}")
-    return asked or min(TEXT_TOKENS, limit)
+        backbones.save_pipeline(self.pipeline, folder)
 
 
 def stretch_positions(patch_embed: Any, trained: int) -> None:
     """Make a diffusers `PatchEmbed` stretch the trained middle of its table over larger images.
 
+    An image of no more patches than the pretraining images, which the table covers, is served as before. A larger one
+    of h x w patches samples the table every `trained / sqrt(h * w)` entries, about the same centre; a side that would
+    leave the table with that takes smaller steps, so that it ends where the table does. So every size is covered.
+
     Args:
-        patch_embed: with a `pos_embed` table of (1, max_size**2, D).
-        trained: patches a side of the pretraining images. An image of no more patches is served as before; a larger
-            one of h x w patches samples the table every `trained / sqrt(h * w)` entries, about the same centre.
+        patch_embed: with a `pos_embed` table of (1, side**2, D), where side is its `pos_embed_max_size`.
+        trained: patches a side of the pretraining images.
     """
-    native = patch_embed.cropped_pos_embed
+    native, side = patch_embed.cropped_pos_embed, patch_embed.pos_embed_max_size
 
     def stretched(height: int, width: int) -> Tensor:
         rows, columns = height // patch_embed.patch_size, width // patch_embed.patch_size
-        step = trained / (rows * columns) ** 0.5
-        if step >= 1:
+        step = min(1.0, trained / (rows * columns) ** 0.5)
+        if step == 1 and max(rows, columns) <= side:
             return native(height, width)  # type: ignore[no-any-return]
-        side = patch_embed.pos_embed_max_size
         table = patch_embed.pos_embed.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        # in grid_sample's units the table's entries lie at (2 i + 1) / side - 1
-        axes = [(torch.arange(n, device=table.device) - (n - 1) / 2) * step * 2 / side for n in (rows, columns)]
+        axes = [table_axis(count, step, side, table.device) for count in (rows, columns)]
         y, x = torch.meshgrid(*axes, indexing="ij")
         grid = torch.stack([x, y], -1)[None].float()
         sampled = F.grid_sample(table.float(), grid, mode="bicubic", padding_mode="border", align_corners=False)
         return sampled.flatten(2).transpose(1, 2).to(patch_embed.pos_embed.dtype)
 
     patch_embed.cropped_pos_embed = stretched
+
+
+def table_axis(count: int, step: float, side: int, device: torch.device) -> Tensor:
+    """Where `count` patches of one side of an image lie in the position table, in `grid_sample`'s units.
+
+    Those have entry i of the table at (2 i + 1) / side - 1. No patch lies beyond the first or the last entry.
+
+    Args:
+        count: patches of this side of the image.
+        step: entries of the table between two patches, at most 1; fewer where the side would leave the table.
+        side: entries of the table.
+        device: of the result.
+    """
+    if count > 1:
+        step = min(step, (side - 1) / (count - 1))
+    # where nothing is stretched, the entries that diffusers would take: with an odd rest it goes up by half an entry
+    centre = (count - 1) / 2 if step < 1 else (side - 1) / 2 - (side - count) // 2
+    return (torch.arange(count, device=device) - centre) * step * 2 / side

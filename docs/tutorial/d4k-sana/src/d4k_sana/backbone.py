@@ -1,4 +1,4 @@
-"""Sana behind d4k's calling convention; the diffusers pipeline does the text and the weights."""
+"""Sana (Xie et al. 2024, arXiv 2410.10629) behind d4k's calling convention; diffusers does the text and the weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 from attrs import define, field
-from attrs.validators import ge, instance_of
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults
-from d4k.backbones import computing_device, load_pipeline, save_pipeline
+from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
 
 # diffusers has this text in one place only, as the default of an argument
 INSTRUCTION = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
@@ -29,13 +27,11 @@ class SanaBackbone:
         source: folder in the diffusers layout, or a Hub id.
         instruction: put the request for a detailed description, which Sana was trained with, before every prompt.
         text_tokens: Gemma tokens of a prompt, not counting the instruction.
-
-    Source: Xie et al. 2024, arXiv 2410.10629.
     """
 
-    source: str = field(validator=instance_of(str))
-    instruction: bool = field(default=True, validator=instance_of(bool))
-    text_tokens: int = field(default=300, validator=[instance_of(int), ge(1)])
+    source: str = field(validator=backbones.text())
+    instruction: bool = field(default=True, validator=backbones.flag())
+    text_tokens: int = field(default=300, validator=backbones.whole(1))
     pipeline: Any = field(default=None, init=False, repr=False)
     trainable: Any = field(default=None, init=False, repr=False)
 
@@ -43,7 +39,7 @@ class SanaBackbone:
         """Read the weights; see `d4k.Backbone.load`."""
         if placement.memory_gb is not None:
             warnings.warn("sana's autoencoder runs in one piece: memory_gb is ignored", stacklevel=2)
-        self.pipeline = load_pipeline(SanaPipeline, self.source, placement)
+        self.pipeline = backbones.load_pipeline(SanaPipeline, self.source, placement)
         self.trainable = self.pipeline.transformer
         if placement.dtype == torch.float16:  # too small a range for these two, not for the transformer
             self.pipeline.vae.to(torch.bfloat16)
@@ -62,21 +58,20 @@ class SanaBackbone:
 
     @property
     def trained_options(self) -> dict[str, Any]:
-        """What sampling must share with training."""
+        """What sampling must share with training: how prompts were encoded."""
         return {"instruction": self.instruction, "text_tokens": self.text_tokens}
 
     @property
     def components(self) -> dict[str, torch.nn.Module]:
         """Transformer, autoencoder and text encoder, as the diffusers pipeline names them."""
-        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        return backbones.modules(self.pipeline)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
         """Encode prompts: `states` (B, N, D) and `mask` (B, N), and the same of `negative` where given."""
         tensors = self._encode(prompts, INSTRUCTION if self.instruction else None)
         if negative is not None:
-            unwanted = self._encode([negative] * len(prompts), None)
-            tensors |= {f"negative_{name}": tensor for name, tensor in unwanted.items()}
+            tensors |= {f"negative_{k}": v for k, v in self._encode([negative] * len(prompts), None).items()}
         return Conditioning(tensors)
 
     def _encode(self, texts: Sequence[str], instruction: list[str] | None) -> dict[str, Tensor]:
@@ -86,8 +81,8 @@ class SanaBackbone:
         # one by one, because the empty prompt has no instruction: guidance steers away from it as it stands
         encode, length = self.pipeline.encode_prompt, self.text_tokens
         rows = [
-            encode(text, False, max_sequence_length=length, complex_human_instruction=instruction if text else None)
-            for text in texts
+            encode(words, False, max_sequence_length=length, complex_human_instruction=instruction if words else None)
+            for words in texts
         ]
         return {"states": torch.cat([row[0] for row in rows]), "mask": torch.cat([row[1] for row in rows])}
 
@@ -95,15 +90,15 @@ class SanaBackbone:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to latents (B, C, H/32, W/32)."""
         vae = self.pipeline.vae
-        latent: Tensor = vae.encode(pixels.to(computing_device(vae), vae.dtype)).latent * vae.config.scaling_factor
-        return latent
+        latent: Tensor = vae.encode(pixels.to(backbones.computing_device(vae), vae.dtype)).latent
+        return latent * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels."""
         vae = self.pipeline.vae
-        pixels: Tensor = vae.decode(latent.to(computing_device(vae), vae.dtype) / vae.config.scaling_factor).sample
-        return pixels
+        plain = latent.to(backbones.computing_device(vae), vae.dtype) / vae.config.scaling_factor
+        return vae.decode(plain).sample  # type: ignore[no-any-return]
 
     def velocity(
         self,
@@ -114,11 +109,11 @@ class SanaBackbone:
         progress: float | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict the velocity; guided when `guidance` is above 1 and the conditioning holds a negative prompt."""
-        text = conditioning.tensors
-        wanted = self._predict(noisy, sigma, text["states"], text["mask"])
-        if guidance is None or guidance <= 1 or "negative_states" not in text:
+        given = conditioning.tensors
+        wanted = self._predict(noisy, sigma, given["states"], given["mask"])
+        if guidance is None or guidance <= 1 or "negative_states" not in given:
             return wanted
-        unwanted = self._predict(noisy, sigma, text["negative_states"], text["negative_mask"])
+        unwanted = self._predict(noisy, sigma, given["negative_states"], given["negative_mask"])
         return unwanted + guidance * (wanted - unwanted)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, states: Tensor, mask: Tensor) -> Tensor:
@@ -126,14 +121,10 @@ class SanaBackbone:
         output: Tensor = self.trainable(noisy, states, time, encoder_attention_mask=mask, return_dict=False)[0]
         return output
 
-    def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:  # noqa: ARG002
-        """A fresh scheduler with its timesteps set; Sana shifts all sizes alike."""
-        config = self.pipeline.scheduler.config
-        name = "flow_shift" if "flow_shift" in config else "shift"  # of the multistep solver, or of Euler
-        scheduler = type(self.pipeline.scheduler).from_config(config, **({} if shift is None else {name: shift}))
-        scheduler.set_timesteps(steps, device=self.pipeline.device)
-        return scheduler
+    def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
+        """A fresh scheduler with its timesteps set; those of the published checkpoints shift all sizes alike."""
+        return backbones.flow_scheduler(self.pipeline.scheduler, steps, self.latent.tokens(height, width), shift=shift)
 
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
-        save_pipeline(self.pipeline, folder)
+        backbones.save_pipeline(self.pipeline, folder)
