@@ -203,7 +203,7 @@ def test_model_is_left_in_the_mode_it_was_in(backbone: Any, training: bool) -> N
         (3, 12, "width 3 is not a multiple of 4; nearest: 4$"),
         (0, 12, "width 0 is not a multiple of 4; nearest: 4$"),
         (-8, 12, "width -8 is not a multiple of 4; nearest: 4$"),
-        (16, 68, "this model covers at most 64 pixels; asked for height 68. Choose at most 64 pixels, or the backbone"),
+        (16, 68, "this model covers at most 64 pixels; asked for height 68. Choose at most 64 pixels$"),
         (66, 12, "this model covers at most 64 pixels; asked for width 66"),
     ],
 )
@@ -219,13 +219,13 @@ def test_sizes_that_cannot_be_generated_are_refused_with_the_nearest(
 
 def test_limit_is_named_for_every_stride_that_the_backbone_offers(backbone: Any, monkeypatch: Any) -> None:
     """It grows with the stride; one that would do is the first thing to try."""
-    spec = LatentSpec(channels=12, downscale=2, patch=2, max_size=64, downscales=(2, 4))
+    spec = LatentSpec(channels=12, downscale=2, patch=2, max_size=64, downscales=(2, 4), beyond="the backbone option wide=true")
     monkeypatch.setattr(type(backbone), "latent", spec)
     with pytest.raises(ConfigError) as caught:
         check_size(backbone, 100, 12, name="fake")
     assert str(caught.value) == (
         "fake covers at most 128 pixels with F4, 64 pixels with F2; asked for width 100 with F2. Choose the backbone "
-        "option downscale=4, or at most 64 pixels, or the backbone option positions='interpolate'"
+        "option downscale=4, or at most 64 pixels, or the backbone option wide=true"
     )
     with pytest.raises(ConfigError, match=r"asked for width 132 with F2. Choose at most 64 pixels, or"):
         check_size(backbone, 132, 12, name="fake")

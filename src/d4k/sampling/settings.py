@@ -132,6 +132,6 @@ def _beyond(spec: LatentSpec, name: str, asked: str, value: int) -> str:
     limits = {stride: own * stride // spec.downscale for stride in sorted(spec.downscales)}
     known = [f"{limit} pixels with F{stride}" for stride, limit in reversed(limits.items())] or [f"{own} pixels"]
     larger = [f"the backbone option downscale={stride}" for stride, limit in limits.items() if limit >= value][:1]
-    ways = [*larger, f"at most {own} pixels", "the backbone option positions='interpolate'"]
+    ways = [*larger, f"at most {own} pixels", *([spec.beyond] if spec.beyond else [])]
     now = f" with F{spec.downscale}" if limits else ""
     return f"{name} covers at most {', '.join(known)}; asked for {asked}{now}. Choose {', or '.join(ways)}"
