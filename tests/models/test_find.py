@@ -15,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from d4k import Placement
 from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
-from d4k.models import CARD, Source, find_model, hub, latest_state, load_pipeline, save_pipeline, write_card
+from d4k.models import CARD, RunFolder, Source, find_model, hub, load_pipeline, save_pipeline, write_card
 from d4k.training import load_state, save_state
 
 
@@ -235,11 +235,13 @@ class TestState:
 
     def test_newest_whole_state_is_found(self, pieces: Any, tmp_path: Path) -> None:
         """Folders without `state.json` are not states."""
-        assert latest_state(tmp_path) is None
-        save_state(tmp_path, 9, *pieces())
-        newest = save_state(tmp_path, 10, *pieces())
-        (tmp_path / "step-00000011").mkdir()
-        assert latest_state(tmp_path) == newest
+        run = RunFolder(tmp_path)
+        assert run.latest_state() is None
+        oldest = save_state(run.state(9), 9, *pieces())
+        newest = save_state(run.state(10), 10, *pieces())
+        run.state(11).mkdir()
+        assert run.states() == [oldest, newest]
+        assert run.latest_state() == newest
 
     @pytest.mark.parametrize("name", ["state.json", "trainable.safetensors", "optimizer.pt"])
     @pytest.mark.parametrize("damage", ["cut", "missing"])

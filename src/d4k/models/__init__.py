@@ -33,7 +33,8 @@ from d4k.models.placement import (
     quantization,
     resident,
 )
-from d4k.models.run_folder import TRAINABLE, latest_state
+from d4k.models.reference import ModelRef, Training
+from d4k.models.run_folder import OPTIMIZER, STATE, TRAINABLE, RunFolder
 from d4k.models.shapes import Tokenizer, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
 
@@ -48,14 +49,19 @@ __all__ = [
     "NAMES",
     "OFFLINE",
     "OFFLOADS",
+    "OPTIMIZER",
     "PART_WEIGHTS",
     "QUANTIZERS",
     "SAFE",
+    "STATE",
     "STEP_CACHES",
     "TRAINABLE",
+    "ModelRef",
+    "RunFolder",
     "Shapes",
     "Source",
     "Tokenizer",
+    "Training",
     "check_model",
     "check_names",
     "check_part",
@@ -72,7 +78,6 @@ __all__ = [
     "fetch_model",
     "find_model",
     "holding_step_cache",
-    "latest_state",
     "load_pipeline",
     "model_parts",
     "offload_part",

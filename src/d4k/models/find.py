@@ -12,7 +12,7 @@ from d4k.config import read_toml
 from d4k.errors import CheckpointError, ConfigError, UnknownNameError
 from d4k.models.card import CARD, fetch_json, read_card
 from d4k.models.hub import OFFLINE
-from d4k.models.run_folder import TRAINABLE, latest_state
+from d4k.models.run_folder import TRAINABLE, RunFolder
 from d4k.plugins import Entry, registry
 
 __all__ = ["LOADED_WITH", "Source", "find_model"]
@@ -68,8 +68,8 @@ def find_model(
         return source
     entry = _registered(transformer)
     location = transformer if entry is None else entry.target
-    if (Path(location) / "model" / "model_index.json").is_file():
-        location = str(Path(location) / "model")
+    if (RunFolder(Path(location)).model / "model_index.json").is_file():
+        location = str(RunFolder(Path(location)).model)
     state = _state(Path(location))
     chosen = location if state is None else str(state / TRAINABLE)
     told = {} if entry is None else entry.options
@@ -84,7 +84,7 @@ def _find(model: str, revision: str | None, variant: str | None) -> Source:
     folder = Path(location)
     if revision is not None and folder.is_dir():
         raise ConfigError(f"revision '{revision}' is of a Hub id, and {location} is a folder: leave it out")
-    inner = (folder / "model" / "model_index.json", folder / "adapter" / CARD)
+    inner = (RunFolder(folder).model / "model_index.json", RunFolder(folder).adapter / CARD)
     finished = next((file.parent for file in inner if file.is_file()), None)
     if finished is not None:
         location = str(finished)
@@ -138,12 +138,13 @@ def _check_hub_id(model: str) -> None:
 
 def _state(folder: Path) -> Path | None:
     """The checkpoint that a folder is, or the newest of the run that it is."""
-    return folder if (folder / TRAINABLE).is_file() else latest_state(folder / "checkpoints")
+    return folder if (folder / TRAINABLE).is_file() else RunFolder(folder).latest_state()
 
 
 def _from_state(state: Path) -> Source:
     """The model a run began with, as its configuration says, with what the run had learnt by then."""
-    record = state.parent.parent / "config.toml"
+    run = RunFolder.of_state(state)
+    record = run.config
     if not record.is_file():
         raise CheckpointError(
             f"{state} holds a denoiser alone, and {record}, which names its model, is not there: "
@@ -151,8 +152,8 @@ def _from_state(state: Path) -> Source:
         )
     config = read_toml(record)
     if "adapter" in config:
-        ended = (record.parent / "adapter").is_dir()
-        way = f"its run has ended: give {record.parent}" if ended else "finish its run with d4k train --resume"
+        ended = run.adapter.is_dir()
+        way = f"its run has ended: give {run.path}" if ended else "finish its run with d4k train --resume"
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     base = find_model(config["model"], **{name: config.get(name) for name in LOADED_WITH})
     return evolve(base, options={**base.options, **config.get("backbone", {})}, transformer=str(state / TRAINABLE))
