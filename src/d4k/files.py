@@ -1,8 +1,8 @@
 """Writing that leaves a whole file or none: write beside, fsync, rename.
 
-What is not whole yet lies in a folder `.d4k-XXXXXXXX.part` beside the place where it will be. The process that writes holds
-a lock on that folder, which ends with the process. So `sweep` can tell what a killed process left from what another
-process is writing.
+What is not whole yet lies in a folder `.d4k-XXXXXXXX.part` beside the place where it will be. The process that writes
+holds a lock on that folder, which ends with the process. So `sweep` can tell what a killed process left from what
+another process is writing.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ from d4k.evaluation import evaluate
 from d4k.files import atomic_folder, refuse_used
 from d4k.images import to_picture
 from d4k.machine import choose_device
-from d4k.models import DTYPES, LOADED_WITH, check_placement, find_model, speed_up, write_card
+from d4k.models import DTYPES, LOADED_WITH, Training, check_placement, find_model, speed_up, write_card
 from d4k.plugins import Kind, create, registry
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
 from d4k.sampling import Job, SamplingStep, choose_settings, deviations, generate_planned, name_files, sample, versions
@@ -141,7 +141,8 @@ class Pipeline:
         if offload == "disk" and (source.adapters or adapters):
             raise ConfigError(DISK)
         wanted = [(read_adapter(name), weight) for name, weight in scaled_adapters(source.adapters, adapters).items()]
-        learnt = _learnt(wanted, source.training)
+        trained = _flat(source.training)
+        learnt = _learnt(wanted, trained)
         implementation = registry().get("backbone", source.backbone).load()
         merged = {**source.options, **_as_options(implementation, learnt), **options}
         backbone = create("backbone", source.backbone, source=source.location, **merged)
@@ -173,7 +174,7 @@ class Pipeline:
             model=str(model),
             name=source.backbone,
             options=merged,
-            training=source.training,
+            training=trained,
             facts={key: value for key, value in facts.items() if value is not None},
             offload=offload,
         )
@@ -217,7 +218,9 @@ class Pipeline:
 
     def _learn(self, adapter: Adapter, weight: float) -> None:
         """Draw as the adapter was trained where the model was not trained otherwise; say where it was."""
-        other = {name: value for name, value in adapter.training.items() if self._training.get(name, value) != value}
+        other = {
+            name: value for name, value in _flat(adapter.training).items() if self._training.get(name, value) != value
+        }
         if other and weight:
             said = ", ".join(f"{name} {value} (the model with {self._training[name]})" for name, value in other.items())
             warnings.warn(f"adapter {adapter.source} was trained with {said}; what is the model's counts", stacklevel=4)
@@ -461,7 +464,7 @@ class Pipeline:
             )
         chosen = _given("dataset", dataset, config.dataset)
         objective = _given("loss", loss, config.loss)
-        facts = trained_with(self.backbone, config.flow)
+        facts = _flat(attrs.asdict(trained_with(self.backbone, config)))
         options = self._options | _as_options(type(self.backbone), facts)
         card = (self._name, options)
         run = train(self.backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step)
@@ -510,7 +513,7 @@ class Pipeline:
         refuse_used(target)
         with atomic_folder(target) as temporary:
             self.backbone.save(temporary)
-            write_card(temporary, self._name, self._options, training=self._training)
+            write_card(temporary, self._name, self._options, training=_unflat(self._training))
 
     def _refuse(self, what: str, *settings: str) -> None:
         known = self._facts if self._offload is None else {**self._facts, "offload": self._offload}
@@ -567,8 +570,19 @@ def _loaded_with(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _learnt(wanted: Sequence[tuple[Adapter, float]], trained: Mapping[str, Any]) -> dict[str, Any]:
     """What the adapters that are on were trained with, where nothing is known of the model; the first counts."""
-    facts = {name: value for adapter, on in reversed(wanted) if on for name, value in adapter.training.items()}
+    facts = {name: value for adapter, on in reversed(wanted) if on for name, value in _flat(adapter.training).items()}
     return {name: value for name, value in facts.items() if name not in trained}
+
+
+def _flat(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Options beside the settings, without the size, which no setting of sampling is compared with."""
+    plain = {name: training[name] for name in ("guidance", "shift") if training.get(name) is not None}
+    return {**training.get("options", {}), **plain}
+
+
+def _unflat(training: Mapping[str, Any]) -> Training:
+    plain = {name: training.get(name) for name in ("guidance", "shift")}
+    return Training(**plain, options={name: value for name, value in training.items() if name not in plain})
 
 
 def _as_options(implementation: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,9 @@ def find_adapter(source: str | Path) -> Path:
     """
     path = Path(source)
     if path.is_dir():
-        inside = [file for file in (path / ADAPTER_WEIGHTS, RunFolder(path).adapter / ADAPTER_WEIGHTS) if file.is_file()]
+        inside = [
+            file for file in (path / ADAPTER_WEIGHTS, RunFolder(path).adapter / ADAPTER_WEIGHTS) if file.is_file()
+        ]
         if not inside:
             held = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
             raise CheckpointError(f"{path} holds no {ADAPTER_WEIGHTS}, only {held}; name the safetensors file itself")

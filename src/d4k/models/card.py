@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from d4k.errors import CheckpointError
 from d4k.files import write_json
 from d4k.models.hub import fetch_file
+from d4k.models.reference import Training
 from d4k.plugins import registry
 
 __all__ = ["CARD", "FORMAT", "fetch_json", "read_card", "write_card"]
@@ -60,7 +63,7 @@ def write_card(
     backbone: str,
     options: Mapping[str, Any],
     *,
-    training: Mapping[str, Any] | None = None,
+    training: Training | None = None,
     base: str | None = None,
     base_loaded_with: Mapping[str, str | None] | None = None,
 ) -> None:
@@ -70,19 +73,24 @@ def write_card(
         folder: of a model or an adapter.
         backbone: registered name.
         options: of the backbone.
-        training: what the model was trained with; see `d4k.training.trained_with`.
+        training: how the model was trained; None is not known.
         base: for an adapter, the model it was trained on; what is on this disk is recorded by its absolute path.
         base_loaded_with: for an adapter, those of `LOADED_WITH` that the model was loaded with.
     """
     card: dict[str, Any] = {"format": FORMAT, "backbone": backbone, "options": dict(options)}
-    if training:
-        card["training"] = dict(training)
+    if training is not None and (known := _known(training)):
+        card["training"] = known
     if base is not None:
         card["base"] = _absolute(base)
     given = {name: value for name, value in (base_loaded_with or {}).items() if value is not None}
     if "transformer" in given:
         given["transformer"] = _absolute(given["transformer"])
     write_json(folder / CARD, card | given)
+
+
+def _known(training: Training) -> dict[str, Any]:
+    """What a training says, by name, without what it does not say."""
+    return {name: value for name, value in attrs.asdict(training).items() if value is not None and value != {}}
 
 
 def _absolute(name: str) -> str:
