@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from d4k.errors import OutputError
-from d4k.files import atomic_file, atomic_folder, empty_folder, write_json, write_text
+from d4k.files import atomic_file, atomic_folder, empty_folder, refuse_used, sweep, write_json, write_text
 
 
 def _full(*args: object, **kwargs: object) -> None:
@@ -24,7 +26,7 @@ def test_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
     with atomic_file(path) as temporary:
         temporary.write_text("whole")
         assert not path.exists()
-        assert (temporary.parent, temporary.suffix) == (path.parent, ".txt")
+        assert (temporary.parent.parent, temporary.name) == (path.parent, "a.txt")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
 
@@ -150,3 +152,83 @@ def test_json_is_readable_text(tmp_path: Path) -> None:
     assert json.loads(text) == {"name": "käse", "list": [1]}
     assert '  "name": "käse"' in text
     assert text.endswith("}\n")
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from d4k import files
+target, moment = Path(sys.argv[1]), sys.argv[2]
+kill = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "between the renames":
+    replace = Path.replace
+    Path.replace = lambda self, to: kill() if to == target else replace(self, to)
+with files.atomic_folder(target) as temporary:
+    (temporary / "half").write_text("half")
+    if moment == "while writing":
+        kill()
+    if moment == "live":
+        print("writing", flush=True)
+        sys.stdin.read()
+"""
+NO_LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked on Windows")
+
+
+@NO_LOCKS
+@pytest.mark.parametrize("moment", ["while writing", "between the renames"])
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path, moment: str) -> None:
+    """A real SIGKILL; a folder that was just being replaced has its former content again."""
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", WRITER, str(path), moment], check=False)
+    assert killed.returncode == -9
+    leftover = [entry for entry in tmp_path.iterdir() if entry != path]
+    assert len(leftover) == 1
+    assert path.exists() is (moment == "while writing")
+    assert sweep(tmp_path) == leftover
+    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("*"))] == ["model", "model/old"]
+
+
+@NO_LOCKS
+def test_what_a_live_process_writes_is_not_swept_away(tmp_path: Path) -> None:
+    """Neither another process's nor one's own; the folder counts as used."""
+    path = tmp_path / "model"
+    command = [sys.executable, "-c", WRITER, str(path), "live"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        assert sweep(tmp_path) == []
+        with pytest.raises(OutputError, match="exists and is not empty"):
+            refuse_used(tmp_path)
+        writer.communicate()
+    assert (path / "half").read_text() == "half"
+    with atomic_file(tmp_path / "a.txt") as temporary:
+        assert sweep(tmp_path) == []
+        assert temporary.exists()
+
+
+@NO_LOCKS
+def test_a_folder_that_holds_only_leftovers_is_empty(tmp_path: Path) -> None:
+    """A run that was killed before it wrote anything can be started again."""
+    (tmp_path / ".d4k-abcdefgh.part" / "config.toml").mkdir(parents=True)
+    assert empty_folder(tmp_path) == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_files_of_others_are_not_swept_away(tmp_path: Path) -> None:
+    """Only folders that d4k made have its name and ending."""
+    (tmp_path / ".d4k-settings").mkdir()
+    (tmp_path / ".git").mkdir()
+    assert sweep(tmp_path) == []
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_that_no_file_can_have_are_output_errors(tmp_path: Path) -> None:
+    """Too long, or with a NUL character; below a file."""
+    (tmp_path / "file").touch()
+    for name, reason in [("a" * 300, "File name too long"), ("a\0b", "NUL"), ("file/sub", "Not a directory|exists")]:
+        with pytest.raises(OutputError, match=reason):
+            empty_folder(tmp_path / name)
+        with pytest.raises(OutputError, match=reason):
+            write_text(tmp_path / name / "x", "x")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from d4k import protocols
 from d4k.errors import ConfigError
 
 __all__ = [
@@ -27,10 +28,10 @@ __all__ = [
     "velocity_from_clean",
 ]
 
-Density = Literal["uniform", "logit-normal", "mode"]
-"""How training draws noise levels; see `sample_sigma`."""
+Density: TypeAlias = protocols.Density
+"""How training samples noise levels; see `sample_sigma`."""
 
-Weighting = Literal["none", "sigma-sqrt", "cosmap"]
+Weighting: TypeAlias = protocols.Weighting
 """How the loss of a sample is weighted by its noise level; see `sigma_weight`."""
 
 
@@ -96,7 +97,7 @@ def sample_sigma(
     shift: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw the noise levels of a training batch.
+    """Sample the noise levels of a training batch.
 
     Args:
         count: B.
@@ -122,7 +123,7 @@ def sample_sigma(
         if density == "mode":
             sigma = 1 - sigma - mode_scale * (torch.cos(math.pi / 2 * sigma) ** 2 - 1 + sigma)
     else:
-        raise ConfigError(f"unknown density '{density}'; allowed: uniform, logit-normal, mode")
+        raise ConfigError(f"unknown density '{density}'; allowed: {', '.join(get_args(Density))}")
     return shift_sigma(sigma, shift)
 
 
@@ -150,7 +151,7 @@ def sigma_weight(sigma: Tensor, weighting: Weighting) -> Tensor:
         return sigma.clamp(min=1e-3) ** -2
     if weighting == "cosmap":
         return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
-    raise ConfigError(f"unknown weighting '{weighting}'; allowed: none, sigma-sqrt, cosmap")
+    raise ConfigError(f"unknown weighting '{weighting}'; allowed: {', '.join(get_args(Weighting))}")
 
 
 def resolution_shift(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float:

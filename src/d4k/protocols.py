@@ -24,6 +24,7 @@ __all__ = [
     "Backbone",
     "Conditioning",
     "Dataset",
+    "Density",
     "FlowStep",
     "LatentSpec",
     "Loss",
@@ -34,7 +35,14 @@ __all__ = [
     "Sample",
     "SamplingDefaults",
     "Score",
+    "Weighting",
 ]
+
+Density: TypeAlias = Literal["uniform", "logit-normal", "mode"]
+"""How training samples noise levels; see `d4k.flow.sample_sigma`."""
+
+Weighting: TypeAlias = Literal["none", "sigma-sqrt", "cosmap"]
+"""How the loss of a sample is weighted by its noise level; see `d4k.flow.sigma_weight`."""
 
 Need: TypeAlias = Literal["image", "file", "prompt", "reference"]
 """What a metric may ask for: pixels, the file they came from, the prompt, or a reference picture."""

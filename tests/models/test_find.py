@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from d4k import Placement
-from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
+from d4k.errors import CheckpointError, PluginError, UnknownNameError
 from d4k.models import (
     CARD,
     Card,
@@ -23,12 +22,10 @@ from d4k.models import (
     Training,
     find_model,
     hub,
-    latest_state,
     load_pipeline,
     save_pipeline,
     write_card,
 )
-from d4k.training import load_state, save_state
 
 
 def model_folder(folder: Path, pipeline: str = "FakePipeline") -> Path:
@@ -36,30 +33,6 @@ def model_folder(folder: Path, pipeline: str = "FakePipeline") -> Path:
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
     return folder
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """`small_disk(n)`: from now on no file may grow beyond n bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.fixture
-def pieces() -> Any:
-    """A module, its optimizer and its schedule after one step."""
-
-    def make(width: int = 30) -> tuple[torch.nn.Module, Any, Any]:
-        module = torch.nn.Linear(width, width)
-        optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-        module(torch.ones(1, width)).sum().backward()
-        optimizer.step()
-        schedule.step()
-        return module, optimizer, schedule
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -227,66 +200,3 @@ class TestLoadPipeline:
         weights.unlink()
         with pytest.raises(CheckpointError):
             load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
-
-
-class TestState:
-    """What a run needs to go on."""
-
-    def test_state_comes_back_whole(self, pieces: Any, tmp_path: Path) -> None:
-        """Weights, moments, rate and step."""
-        module, optimizer, schedule = pieces()
-        path = save_state(tmp_path, 7, module, optimizer, schedule)
-        other, its_optimizer, its_schedule = pieces()
-        assert load_state(path, other, its_optimizer, its_schedule) == 7
-        assert path == tmp_path / "step-00000007"
-        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
-        assert its_schedule.get_last_lr() == schedule.get_last_lr() == [0.05]
-        for key, values in optimizer.state_dict()["state"].items():
-            for name, value in values.items():
-                assert torch.equal(value, its_optimizer.state_dict()["state"][key][name])
-
-    def test_nothing_is_pickled_that_runs_code(self, pieces: Any, tmp_path: Path) -> None:
-        """A checkpoint whose optimizer state holds an object other than plain data is refused."""
-        path = save_state(tmp_path, 1, *pieces())
-        torch.save({"optimizer": Path("x"), "schedule": {}}, path / "optimizer.pt")
-        with pytest.raises(CheckpointError, match="cannot resume from"):
-            load_state(path, *pieces())
-
-    def test_newest_whole_state_is_found(self, pieces: Any, tmp_path: Path) -> None:
-        """Folders without `state.json` are not states."""
-        assert latest_state(tmp_path) is None
-        save_state(tmp_path, 9, *pieces())
-        newest = save_state(tmp_path, 10, *pieces())
-        (tmp_path / "step-00000011").mkdir()
-        assert latest_state(tmp_path) == newest
-
-    @pytest.mark.parametrize("name", ["state.json", "trainable.safetensors", "optimizer.pt"])
-    @pytest.mark.parametrize("damage", ["cut", "missing"])
-    def test_damaged_state_is_a_checkpoint_error(self, pieces: Any, tmp_path: Path, name: str, damage: str) -> None:
-        """Whichever file was cut or lost, the message says which folder to delete."""
-        file = save_state(tmp_path, 1, *pieces()) / name
-        if damage == "cut":
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        else:
-            file.unlink()
-        with pytest.raises(CheckpointError, match="step-00000001: .* Delete that folder to resume from the one before"):
-            load_state(file.parent, *pieces())
-
-    def test_state_of_another_model_is_refused(self, pieces: Any, tmp_path: Path) -> None:
-        """Shapes that do not fit are no crash."""
-        path = save_state(tmp_path, 1, *pieces(30))
-        with pytest.raises(CheckpointError, match="RuntimeError"):
-            load_state(path, *pieces(20))
-
-    @pytest.mark.parametrize("limit", [200, 5000])
-    def test_full_disk_leaves_the_state_before(
-        self, pieces: Any, tmp_path: Path, small_disk: Callable[[int], None], limit: int
-    ) -> None:
-        """Whether the weights or the optimizer did not fit: an OutputError that names the folder, and no litter."""
-        save_state(tmp_path, 1, *pieces())
-        more = pieces()
-        small_disk(limit)
-        with pytest.raises(OutputError, match=r"cannot write .*step-00000002: is the disk full\?"):
-            save_state(tmp_path, 2, *more)
-        small_disk(resource.RLIM_INFINITY)
-        assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]

@@ -219,7 +219,9 @@ def test_sizes_that_cannot_be_generated_are_refused_with_the_nearest(
 
 def test_limit_is_named_for_every_stride_that_the_backbone_offers(backbone: Any, monkeypatch: Any) -> None:
     """It grows with the stride; one that would do is the first thing to try."""
-    spec = LatentSpec(channels=12, downscale=2, patch=2, max_size=64, downscales=(2, 4), beyond="the backbone option wide=true")
+    spec = LatentSpec(
+        channels=12, downscale=2, patch=2, max_size=64, downscales=(2, 4), beyond="the backbone option wide=true"
+    )
     monkeypatch.setattr(type(backbone), "latent", spec)
     with pytest.raises(ConfigError) as caught:
         check_size(backbone, 100, 12, name="fake")

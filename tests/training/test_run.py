@@ -20,7 +20,7 @@ from d4k.datasets import FolderDataset
 from d4k.errors import CheckpointError, ConfigError, D4KError, DataError, OutputError
 from d4k.flow import sample_sigma, sigma_weight
 from d4k.images import Crop, open_picture, to_float, to_tensor
-from d4k.models import CARD, latest_state
+from d4k.models import CARD, RunFolder
 from d4k.training import Feed, MSELoss, journal, read_losses, train
 
 Config = Callable[..., Any]
@@ -262,7 +262,7 @@ def test_loss_that_is_not_finite_stops_the_run(backbone: Any, dataset: Any, run_
     config = run_config(training={"save_every": 1})
     with pytest.raises(D4KError, match=r"the loss became (nan|inf) at step 3; lower optimizer\.lr"):
         train(backbone, dataset, Broken(value, after=2), config)
-    state = latest_state(Path(config.output_dir) / "checkpoints")
+    state = RunFolder(Path(config.output_dir)).latest_state()
     assert state is not None
     assert state.name == "step-00000002"
     assert not (Path(config.output_dir) / "model").exists()

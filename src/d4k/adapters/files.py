@@ -16,12 +16,12 @@ from typing import Any, Literal, get_args
 import torch
 from attrs import evolve, field, frozen
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from d4k.errors import CheckpointError, ConfigError, OutputError, UnknownNameError
 from d4k.files import atomic_file
-from d4k.models import OFFLINE, Training, fetch_file, read_card
+from d4k.models import OFFLINE, RunFolder, Training, fetch_file, read_card
 
 __all__ = ["ADAPTER_WEIGHTS", "Adapter", "Layout", "find_adapter", "read_adapter", "write_adapter"]
 
@@ -66,7 +66,7 @@ class Adapter:
     def name(self) -> str:
         """A name after the file or folder: `first` for `runs/first`, `style` for `loras/style.safetensors`."""
         path = Path(self.source).absolute()
-        kept = [part for part in path.parts if part not in (ADAPTER_WEIGHTS, "adapter")]
+        kept = [part for part in path.parts if part not in (ADAPTER_WEIGHTS, RunFolder(path).adapter.name)]
         return re.sub(r"\W+", "_", kept[-1].removesuffix(".safetensors")) or "adapter"
 
 
@@ -82,7 +82,9 @@ def find_adapter(source: str | Path) -> Path:
     """
     path = Path(source)
     if path.is_dir():
-        inside = [file for file in (path / ADAPTER_WEIGHTS, path / "adapter" / ADAPTER_WEIGHTS) if file.is_file()]
+        inside = [
+            file for file in (path / ADAPTER_WEIGHTS, RunFolder(path).adapter / ADAPTER_WEIGHTS) if file.is_file()
+        ]
         if not inside:
             held = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
             raise CheckpointError(f"{path} holds no {ADAPTER_WEIGHTS}, only {held}; name the safetensors file itself")
@@ -220,8 +222,19 @@ def write_adapter(adapter: Adapter, file: Path, *, layout: Layout = "diffusers")
     else:
         settings = {PREFIX + key: value for key, value in adapter.settings.items()}
         metadata[METADATA] = json.dumps(settings, sort_keys=True)
+    content = _sorted_metadata(save(tensors, metadata))
     with atomic_file(file) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(content)
+
+
+def _sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order of their names; safetensors' own order changes on every call."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _said(adapter: Adapter) -> Iterator[tuple[str, int, float]]:

@@ -43,7 +43,7 @@ from d4k.models.reference import (
     first_said,
     split_settings,
 )
-from d4k.models.run_folder import TRAINABLE, latest_state
+from d4k.models.run_folder import OPTIMIZER, STATE, TRAINABLE, RunFolder
 from d4k.models.shapes import Tokenizer, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
 
@@ -56,9 +56,11 @@ __all__ = [
     "NAMES",
     "OFFLINE",
     "OFFLOADS",
+    "OPTIMIZER",
     "PART_WEIGHTS",
     "QUANTIZERS",
     "SAFE",
+    "STATE",
     "STEP_CACHES",
     "TRAINABLE",
     "AppliedAdapter",
@@ -67,6 +69,7 @@ __all__ = [
     "Loading",
     "Model",
     "ModelRef",
+    "RunFolder",
     "Shapes",
     "Tokenizer",
     "Training",
@@ -87,7 +90,6 @@ __all__ = [
     "find_model",
     "first_said",
     "holding_step_cache",
-    "latest_state",
     "load_pipeline",
     "model_parts",
     "offload_part",

@@ -12,7 +12,7 @@ from d4k.errors import CheckpointError, ConfigError, UnknownNameError
 from d4k.models.card import CARD, Card, fetch_json, read_card
 from d4k.models.hub import OFFLINE
 from d4k.models.reference import Model, ModelRef, Training, first_said
-from d4k.models.run_folder import TRAINABLE, latest_state
+from d4k.models.run_folder import TRAINABLE, RunFolder
 from d4k.plugins import Entry, registry
 
 __all__ = ["find_model", "registered_checkpoint"]
@@ -64,8 +64,8 @@ def _find(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
         return found, card, entry
     other = registered_checkpoint(ref.transformer)
     location = ref.transformer if other is None else other.target
-    if (Path(location) / "model" / "model_index.json").is_file():
-        location = str(Path(location) / "model")
+    if (RunFolder(Path(location)).model / "model_index.json").is_file():
+        location = str(RunFolder(Path(location)).model)
     state = _state(Path(location))
     own = read_card(location) if Path(location).is_dir() else Card()
     told = {} if other is None else other.options
@@ -84,7 +84,7 @@ def _find_whole(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
     folder = Path(location)
     if ref.revision is not None and folder.is_dir():
         raise ConfigError(f"revision '{ref.revision}' is of a Hub id, and {location} is a folder: leave it out")
-    inner = (folder / "model" / "model_index.json", folder / "adapter" / CARD)
+    inner = (RunFolder(folder).model / "model_index.json", RunFolder(folder).adapter / CARD)
     finished = next((file.parent for file in inner if file.is_file()), None)
     if finished is not None:
         location = str(finished)
@@ -126,7 +126,8 @@ def _with_adapter(
 
 def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
     """The model a run began with, as its configuration says, with what the run had learnt by then."""
-    record = state.parent.parent / "config.toml"
+    run = RunFolder.of_state(state)
+    record = run.config
     if not record.is_file():
         raise CheckpointError(
             f"{state} holds a denoiser alone, and {record}, which names its model, is not there: "
@@ -134,8 +135,8 @@ def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
         )
     config = from_mapping(RunConfig, read_toml(record))
     if config.adapter is not None:
-        ended = (record.parent / "adapter").is_dir()
-        way = f"its run has ended: give {record.parent}" if ended else "finish its run with d4k train --resume"
+        ended = run.adapter.is_dir()
+        way = f"its run has ended: give {run.path}" if ended else "finish its run with d4k train --resume"
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     began = ModelRef(config.model, config.revision, config.variant, config.transformer)
     found, own, entry = _find(began, depth + 1)
@@ -151,7 +152,7 @@ def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
 
 def _state(folder: Path) -> Path | None:
     """The checkpoint that a folder is, or the newest of the run that it is."""
-    return folder if (folder / TRAINABLE).is_file() else latest_state(folder / "checkpoints")
+    return folder if (folder / TRAINABLE).is_file() else RunFolder(folder).latest_state()
 
 
 def _check_hub_id(name: str) -> None:

@@ -1,16 +1,17 @@
 """From photographs to a fine-tuned model."""
 
+from d4k.training.checks import refuse_several_processes
 from d4k.training.data.samples import CACHED_CAPTIONS, CACHED_LATENTS, Batch, Feed
 from d4k.training.fine_tune import as_component, fine_tune, origin, train_from_config
-from d4k.training.journal import LOSSES, read_losses
+from d4k.training.journal import read_losses
 from d4k.training.losses import MSELoss
-from d4k.training.run import Run, train, trained_with
+from d4k.training.result import trained_with
+from d4k.training.run import Run, train
 from d4k.training.state import load_state, save_state
 
 __all__ = [
     "CACHED_CAPTIONS",
     "CACHED_LATENTS",
-    "LOSSES",
     "Batch",
     "Feed",
     "MSELoss",
@@ -20,6 +21,7 @@ __all__ = [
     "load_state",
     "origin",
     "read_losses",
+    "refuse_several_processes",
     "save_state",
     "train",
     "train_from_config",

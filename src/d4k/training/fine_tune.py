@@ -12,10 +12,11 @@ from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
 from d4k.errors import ConfigError
 from d4k.files import refuse_used
-from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef
+from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
-from d4k.training.run import Run, train, trained_with
+from d4k.training.result import trained_with
+from d4k.training.run import Run, train
 
 __all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
 
@@ -74,7 +75,7 @@ def origin(loaded: LoadedModel, resumed: Path | None = None) -> dict[str, Any]:
         resumed: folder of a run to resume; one that began with the model as it was loaded goes on with that, although
             its weights are others by now.
     """
-    record = resumed / "config.toml" if resumed is not None else None
+    record = RunFolder(resumed).config if resumed is not None else None
     before = read_toml(record) if record is not None and record.is_file() else {}
     ref = loaded.model.ref if before.get("model") == loaded.model.ref.name else loaded.weights
     # a run adds to the options what it trained with; those that it began with are what it goes on with

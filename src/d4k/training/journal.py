@@ -5,63 +5,81 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from d4k.errors import OutputError
 from d4k.files import write_text
+from d4k.models import RunFolder
+from d4k.training.events import EventFile
 
-__all__ = ["LOSSES", "read_losses"]
-
-LOSSES = "losses.jsonl"
+__all__ = ["read_losses"]
 
 
 class Journal:
-    """Progress bar, `losses.jsonl` and TensorBoard of a run."""
+    """Progress bar, `losses.jsonl` and TensorBoard of a run.
 
-    def __init__(self, folder: Path, accelerator: Accelerator, steps: int, first: int) -> None:
-        self.accelerator, self.main = accelerator, accelerator.is_main_process
-        self.path = folder / LOSSES
-        kept = [row for row in read_losses(folder) if row["step"] <= first] if first else []
-        if self.main:
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-        accelerator.init_trackers("tensorboard")
-        self.bar = tqdm(total=steps, initial=first, desc="training", unit="step", disable=not self.main)
+    Args:
+        run: where the run is kept.
+        steps: optimizer steps of the whole run.
+        first: steps that are done already; later rows of an interrupted run are dropped.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+
+    def __init__(self, run: RunFolder, steps: int, first: int) -> None:
+        self.path = run.losses
+        kept = [row for row in read_losses(run.path) if row["step"] <= first] if first else []
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        with _room_wanted(run.tensorboard):
+            self.events = EventFile(run.tensorboard, first + 1)
+        self.bar = tqdm(total=steps, initial=first, desc="training", unit="step")
         self.started = time.monotonic()
 
     def __enter__(self) -> Journal:
         return self
 
     def add(self, step: int, loss: float, norm: float, lr: float) -> None:
-        """Record a step."""
-        self.accelerator.log({"loss": loss, "gradient norm": norm, "learning rate": lr}, step=step)
-        if not self.main:
-            return
+        """Record a step.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with _room_wanted(self.events.path):
+            self.events.add(step, {"loss": loss, "gradient norm": norm, "learning rate": lr})
         row = {"step": step, "loss": loss, "gradient_norm": norm, "lr": lr, "seconds": time.monotonic() - self.started}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror}; resume with --resume once there is room"
-            ) from error
+        with _room_wanted(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
         self.bar.set_postfix(loss=f"{loss:.4f}")
         self.bar.update()
 
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
-        self.accelerator.end_training()
+        self.events.close()
+
+
+@contextmanager
+def _room_wanted(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}; resume with --resume once there is room") from error
 
 
 def read_losses(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's `losses.jsonl`: step, loss, gradient_norm, lr, seconds. Empty where there is none.
 
     A last line that an interruption cut short is left out.
+
+    Args:
+        folder: of the run.
     """
-    return list(_rows(folder / LOSSES))
+    return list(_rows(RunFolder(folder).losses))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -102,7 +102,8 @@ class Feed:
         picture = open_picture(sample.source, label=sample.id)
         self._note_enlarged(sample.id, picture.size)
         cut = self.crop(picture, numbered_seed(self.config.seed, "crop", epoch * len(self.dataset) + index))
-        return self.backbone.encode_image(to_float(to_tensor(cut))[None])
+        latent = self.backbone.encode_image(to_float(to_tensor(cut))[None])
+        return latent.cpu()  # where it may be kept: the memory of a GPU is the model's
 
     def _note_enlarged(self, name: str, size: tuple[int, int]) -> None:
         if size[0] >= self.crop.width and size[1] >= self.crop.height:
@@ -116,7 +117,7 @@ class Feed:
         self.enlarged.add(name)
 
     def _text(self, caption: str) -> Conditioning:
-        return self.backbone.encode_text([caption])
+        return self.backbone.encode_text([caption]).to(device="cpu")
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(numbered_seed(self.config.seed, "order", epoch))

@@ -1,0 +1,101 @@
+"""What a run refuses before anything is written."""
+
+from __future__ import annotations
+
+import os
+from weakref import WeakSet
+
+import torch
+from accelerate.utils import get_cpu_distributed_information
+
+from d4k.adapters import TRAINED, check_targets, loaded_adapters
+from d4k.config import RunConfig
+from d4k.errors import ConfigError
+
+__all__ = ["refuse_several_processes"]
+
+OFF = ("", "0", "f", "false", "n", "no", "off")
+STRATEGIES = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
+}
+
+changed: WeakSet[torch.nn.Module] = WeakSet()
+"""Denoisers whose own weights an interrupted run has changed, so that no name or folder stands for them."""
+
+
+def refuse_several_processes() -> None:
+    """Refuse to train where a launcher shares the work between processes.
+
+    Raises:
+        ConfigError: there are several processes, or accelerate is told to use FSDP or DeepSpeed.
+    """
+    strategy = next((word for name, word in STRATEGIES.items() if os.environ.get(name, "").lower() not in OFF), None)
+    if strategy is not None:
+        raise ConfigError(f"training does not work with {strategy} yet: start d4k train without accelerate launch")
+    processes = get_cpu_distributed_information().world_size  # of any launcher, not of CPUs only
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        processes = max(processes, torch.distributed.get_world_size())
+    if processes > 1:
+        raise ConfigError(
+            f"training works in one process, and a launcher started {processes}: start d4k train without torchrun, "
+            "accelerate launch or mpirun; training.accumulation makes up for the other devices"
+        )
+
+
+def check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
+    """Refuse adapters that the run would mix with what it trains, and targets that there are not.
+
+    Raises:
+        ConfigError: the model has adapters, or lacks a target.
+    """
+    present = loaded_adapters(module)
+    if present and not (resume and config.adapter and present == [TRAINED]):
+        raise ConfigError(
+            f"the model has adapters ({', '.join(present)}), which would be mixed with what is trained; "
+            "merge them first (Pipeline.merge_adapters), or load the model without them"
+        )
+    if config.adapter is not None:
+        check_targets(module, config.adapter.targets)
+
+
+def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
+    """Refuse weights that the run would compute with in another precision, or in which its updates would be lost.
+
+    Raises:
+        ConfigError: the weights are not float32, and all of them are trained or `training.precision` is "no".
+    """
+    dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    other = next((str(dtype).removeprefix("torch.") for dtype in dtypes if dtype != torch.float32), None)
+    if other is None:
+        return
+    if config.adapter is None:
+        raise ConfigError(
+            f"the model's weights are {other}, which rounds most updates of a fine-tune away: load the model in "
+            "float32 (dtype='float32') and set training.precision = 'bf16' to compute in bfloat16, or train an adapter"
+        )
+    if config.training.precision == "no":
+        raise ConfigError(
+            f"the model's weights are {other}, and training.precision = 'no' computes in "
+            "float32; set it to 'bf16' or 'fp16', or load the model in float32"
+        )
+
+
+def check_unchanged(module: torch.nn.Module, config: RunConfig, *, restored: bool) -> None:
+    """Refuse to begin with weights that are neither those of the model nor those of a checkpoint.
+
+    Args:
+        module: the denoiser.
+        config: of the run that begins.
+        restored: the run goes on from a checkpoint.
+
+    Raises:
+        ConfigError: a run that was interrupted has changed them, and no checkpoint replaces them.
+    """
+    if module in changed and not (restored and config.adapter is None):
+        raise ConfigError(
+            f"the weights in memory are those of a run that was interrupted, not those of '{config.model}': "
+            "load the model again before you train it"
+        )

@@ -1,0 +1,58 @@
+"""TensorBoard's file of events, written at once: a full disk is an error here, not a traceback of another thread."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+__all__ = []
+
+
+class EventFile:
+    """Scalars for TensorBoard.
+
+    Attributes:
+        path: the file.
+
+    Args:
+        folder: made where it is missing; gets one more file.
+        first: the step that comes next, counted from 1; what earlier files say of it and of later ones is replaced.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads the files of a folder in the order of their names
+        name = f"events.out.tfevents.{time.time_ns() // 1000:017d}.{platform.node()}.{os.getpid()}"
+        self.path = folder / name
+        self._file = self.path.open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(Event(wall_time=time.time(), step=first, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Write the values of a step under their names.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        rows = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
+
+    def close(self) -> None:
+        """Close the file. What a full disk did not take was an error of `add` already, and is none here."""
+        with suppress(OSError):
+            self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._records.flush()

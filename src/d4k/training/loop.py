@@ -1,0 +1,114 @@
+"""The steps of a run, from the first or from a checkpoint to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+
+from d4k.adapters import add_adapter, loaded_adapters
+from d4k.config import RunConfig
+from d4k.models import RunFolder
+from d4k.protocols import Backbone, Loss
+from d4k.seeds import numbered_seed
+from d4k.training.checks import changed
+from d4k.training.data.samples import Feed
+from d4k.training.journal import Journal
+from d4k.training.optimizers import make_optimizer
+from d4k.training.state import save_state
+from d4k.training.step import training_step
+
+__all__ = []
+
+
+class Loop:
+    """Optimizer, learning-rate schedule and count of steps of a run.
+
+    Args:
+        accelerator: made by `make_accelerator`.
+        backbone: loaded, without adapters but that of an interrupted part of the run, which is replaced.
+        loss: from a predicted velocity and a step to (B,).
+        feed: where the batches come from.
+        config: of the run.
+        run: where the run is kept.
+
+    Attributes:
+        optimizer: of the weights that are trained.
+        schedule: of its learning rate.
+        done: optimizer steps done; set it, with the two above, to resume.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        backbone: Backbone,
+        loss: Loss,
+        feed: Feed,
+        config: RunConfig,
+        run: RunFolder,
+    ) -> None:
+        self.accelerator, self.backbone, self.loss, self.feed = accelerator, backbone, loss, feed
+        self.config, self.run, self.done = config, run, 0
+        self.module = backbone.trainable
+        _free(self.module, config)
+        self.module.train()
+        if config.training.gradient_checkpointing:
+            self.module.enable_gradient_checkpointing()  # type: ignore[operator]
+        self.optimizer = make_optimizer(config.optimizer, self.module)
+        self.schedule = get_scheduler(
+            config.schedule.name,
+            self.optimizer,
+            num_warmup_steps=config.schedule.warmup_steps,
+            num_training_steps=config.training.steps,
+        )
+
+    def run_steps(self, on_step: Callable[[int, float], None] | None = None) -> None:
+        """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
+
+        Args:
+            on_step: called with the step and its loss.
+
+        Raises:
+            OutputError: the disk is full, or the folder cannot be written.
+            DataError: a picture cannot be used.
+            D4KError: the loss is not finite.
+        """
+        self.module.zero_grad(set_to_none=True)  # an interrupted run in this process may have left gradients
+        wrapped, optimizer = self.accelerator.prepare(self.module, self.optimizer)
+        self.backbone.trainable = wrapped
+        try:
+            with Journal(self.run, self.config.training.steps, self.done) as journal:
+                for step in range(self.done + 1, self.config.training.steps + 1):
+                    value = self._step(step, optimizer, journal)
+                    if on_step is not None:
+                        on_step(step, value)
+        finally:
+            # accelerate patches the module's own forward with autocast, which must not outlive the run
+            self.backbone.trainable = self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+            self.module.eval()
+        changed.discard(self.module)
+
+    def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal) -> float:
+        """Do one step, record it, write a checkpoint where one is due, and return the loss."""
+        config = self.config
+        value, norm = training_step(self.accelerator, self.backbone, self.loss, self.feed, config, optimizer, step)
+        if config.adapter is None:
+            changed.add(self.module)
+        journal.add(step, value, norm, self.schedule.get_last_lr()[0])
+        self.schedule.step()
+        every, last = config.training.save_every, config.training.steps
+        if step == last or (every and step % every == 0):
+            save_state(self.run, step, self.module, self.optimizer, self.schedule)
+        return value
+
+
+def _free(module: torch.nn.Module, config: RunConfig) -> None:
+    """Let go of what is trained: all of the module, or a new adapter."""
+    if config.adapter is None:
+        module.requires_grad_(True)
+        return
+    if loaded_adapters(module):  # what the part of the run that was interrupted left
+        module.unload_lora()  # type: ignore[operator]
+    add_adapter(module, config.adapter, seed=numbered_seed(config.seed, "adapter", 0))
