@@ -21,6 +21,7 @@ from attrs import frozen
 from torch import nn
 
 from d4k.adapters.files import DOWN, UP, Adapter, find_adapter
+from d4k.adapters.metadata import for_peft
 from d4k.config import AdapterSettings
 from d4k.errors import CheckpointError, ConfigError, UnknownNameError
 
@@ -178,11 +179,12 @@ def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
     """
     _check_module(module)
     check_fit(module, adapter)
+    settings = for_peft(adapter.settings, adapter.ranks)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
             module.load_lora_adapter(  # type: ignore[operator]
-                dict(adapter.tensors), prefix=None, adapter_name=name, metadata=dict(adapter.settings)
+                dict(adapter.tensors), prefix=None, adapter_name=name, metadata=settings
             )
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error.__cause__ or error.__context__ or error).strip().split("\n")[0]
@@ -210,9 +212,19 @@ def set_adapters(module: nn.Module, weights: Mapping[str, float]) -> None:
 
 
 def merge_adapters(module: nn.Module, names: list[str]) -> None:
-    """Add the named adapters, times their weights, to the denoiser's own weights, and remove every adapter."""
+    """Add the named adapters, times their weights, to the denoiser's own weights, and remove every adapter.
+
+    Raises:
+        CheckpointError: a sum is not finite; the denoiser must be loaded again.
+    """
     if names:
-        module.fuse_lora(adapter_names=names)  # type: ignore[operator]
+        try:
+            module.fuse_lora(adapter_names=names, safe_fusing=True)  # type: ignore[operator]
+        except ValueError as error:
+            raise CheckpointError(
+                f"the adapters {', '.join(names)} cannot be merged: a weight would no longer be a finite number. "
+                "Are their scales sensible? Load the model again"
+            ) from error
     if loaded_adapters(module):
         module.unload_lora()  # type: ignore[operator]
 

@@ -2,6 +2,7 @@
 
 from d4k.models.card import CARD, FORMAT, fetch_json, read_card, write_card
 from d4k.models.checks import check_model, check_names, check_part, check_single_file
+from d4k.models.downloads import missing_from_cache
 from d4k.models.find import LOADED_WITH, Source, find_model
 from d4k.models.headers import (
     AGAIN,
@@ -18,7 +19,7 @@ from d4k.models.headers import (
     weight_files,
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
-from d4k.models.load import disk_errors, load_pipeline, save_pipeline
+from d4k.models.load import check_finite, disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
     AUTOENCODER,
     DENOISER,
@@ -56,6 +57,7 @@ __all__ = [
     "Shapes",
     "Source",
     "Tokenizer",
+    "check_finite",
     "check_model",
     "check_names",
     "check_part",
@@ -74,6 +76,7 @@ __all__ = [
     "holding_step_cache",
     "latest_state",
     "load_pipeline",
+    "missing_from_cache",
     "model_parts",
     "offload_part",
     "part_bytes",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from d4k.errors import CheckpointError
-from d4k.files import write_json
+from d4k.files import is_file, is_folder, read_json, write_json
 from d4k.models.hub import fetch_file
 from d4k.plugins import registry
+from d4k.records import FORMAT, CardRecord, read_record
 
 __all__ = ["CARD", "FORMAT", "fetch_json", "read_card", "write_card"]
 
@@ -18,22 +18,17 @@ CARD = "d4k.json"
 """Beside a model's `model_index.json`: the backbone's name, its options, and what the model was trained with."""
 
 
-FORMAT = 1
-
-
 def read_card(model: str, revision: str | None = None) -> dict[str, Any]:
     """What `write_card` wrote into a folder or Hub repository; empty where there is none.
 
     Raises:
-        CheckpointError: it is unreadable, or of a newer format.
+        CheckpointError: it is unreadable, of a newer format, or a value in it is not allowed.
     """
     card = fetch_json(model, CARD, revision) or {}
-    if card.get("format", FORMAT) != FORMAT:
+    if isinstance(card.get("format"), int) and card["format"] > FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {card['format']}; this d4k reads format {FORMAT}: update d4k")
-    for key in ("options", "training"):
-        if not isinstance(card.get(key, {}), dict):
-            raise CheckpointError(f"{model}/{CARD} must hold a table under '{key}', got {card[key]!r}")
-    return card
+    read_record(CardRecord, card, f"{model}/{CARD}", CheckpointError)
+    return {name: value for name, value in card.items() if value is not None}
 
 
 def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -43,13 +38,10 @@ def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, 
         CheckpointError: it is not readable, or not an object.
     """
     folder = Path(model)
-    path = folder / name if folder.is_dir() else fetch_file(model, name, revision)
-    if path is None or not path.is_file():
+    path = folder / name if is_folder(folder, CheckpointError) else fetch_file(model, name, revision)
+    if path is None or not is_file(path, CheckpointError):
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    data = read_json(path, CheckpointError, finite=name == CARD)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
     return data
