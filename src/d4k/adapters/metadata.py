@@ -161,7 +161,7 @@ def scales(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, t
 
 
 def _named(patterns: Mapping[str, Any], layer: str, usual: Any) -> Any:
-    """The value of the first name that is the layer's or, without `^`, the end of it: what peft finds for plain names."""
+    """The value of the first name that is the layer's or, without `^`, the end of it: what peft finds for names."""
     for name, value in patterns.items():
         exact, plain = name.startswith("^"), name.removeprefix("^").replace("\\", "")
         if layer == plain or (not exact and layer.endswith(f".{plain}")):
