@@ -1,4 +1,4 @@
-"""Writing that leaves a whole file or none: write beside, fsync, rename.
+"""Writing that leaves a whole file or none (write beside, fsync, rename), and reading whose faults are all d4k's.
 
 What is not whole yet lies in a folder `.d4k-XXXXXXXX.part` beside the place where it will be. The process that writes
 holds a lock on that folder, which ends with the process. So `sweep` can tell what a killed process left from what
@@ -8,19 +8,35 @@ another process is writing.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from d4k.errors import OutputError
+from d4k.errors import D4KError, DataError, OutputError
 
-__all__ = ["atomic_file", "atomic_folder", "empty_folder", "refuse_used", "sweep", "write_json", "write_text"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "empty_folder",
+    "is_file",
+    "is_folder",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_json_line",
+    "refuse_used",
+    "sweep",
+    "write_json",
+    "write_text",
+]
 
+DEPTH, DIGITS = 64, 64  # of JSON: what is nested deeper, or has longer integers, is no record
 PREFIX, SUFFIX = ".d4k-", ".part"
 OLD = ".old"
 
@@ -182,10 +198,146 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def is_file(path: Path, error: type[D4KError]) -> bool:
+    """Whether there is a file; a path that cannot be one (too long, with a NUL, below a file, a loop of links) is none.
+
+    Args:
+        path: to look at.
+        error: raised where the path may not be looked at.
+    """
+    return _looks(path, path.is_file, error)
+
+
+def is_folder(path: Path, error: type[D4KError]) -> bool:
+    """As `is_file`, of a folder."""
+    return _looks(path, path.is_dir, error)
+
+
+def _looks(path: Path, question: Callable[[], bool], error: type[D4KError]) -> bool:
+    try:
+        return question()
+    except PermissionError as fault:
+        raise error(f"cannot look at {path}: {fault.strerror or fault}; may you read it and its folder?") from fault
+    except (OSError, ValueError, RuntimeError):  # too long; a NUL; a loop of links is a RuntimeError to some versions
+        return False
+
+
+def read_bytes(path: Path, error: type[D4KError]) -> bytes:
+    """What a file holds.
+
+    Args:
+        path: of the file.
+        error: raised where it cannot be read, whatever the reason.
+    """
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise error(f"cannot read {path}: {getattr(fault, 'strerror', None) or fault}") from fault
+
+
+def parse_json(content: str | bytes, where: object, error: type[D4KError], *, finite: bool = True) -> Any:
+    """Plain values from JSON that nobody vouches for.
+
+    Args:
+        content: JSON; bytes are UTF-8, with or without a byte-order mark.
+        where: what messages call it, such as its path.
+        error: raised for whatever is wrong with it.
+        finite: refuse NaN and infinity, which JSON does not know and Python writes all the same.
+
+    Raises:
+        D4KError: of the type `error`: it is not JSON or not UTF-8, is nested more than 64 deep, or holds an integer of
+            more than 64 digits, a number that is not finite, or half a character (a lone surrogate).
+
+    >>> parse_json('{"seed": 1}', "the record", DataError)
+    {'seed': 1}
+    """
+    try:
+        decoded = content.decode("utf-8-sig") if isinstance(content, bytes) else content.removeprefix("\ufeff")
+        value = json.loads(
+            decoded,
+            parse_int=_integer,
+            parse_float=_float if finite else float,
+            parse_constant=_refuse_constant if finite else None,
+        )
+        _check_values(value, 0)
+    except (ValueError, RecursionError) as fault:
+        reason = "it is nested too deep" if isinstance(fault, RecursionError) else str(fault)
+        raise error(f"{where} is not readable JSON: {reason}") from fault
+    return value
+
+
+def read_json(path: Path, error: type[D4KError], *, finite: bool = True) -> Any:
+    """As `parse_json`, of a file.
+
+    Raises:
+        D4KError: of the type `error`, also where the file cannot be read.
+    """
+    return parse_json(read_bytes(path, error), path, error, finite=finite)
+
+
+def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
+    """The object in one line of a JSONL file.
+
+    Args:
+        line: one line.
+        path: of the file, for messages.
+        number: of the line, from 1.
+
+    Raises:
+        DataError: it is none; `path` and `line` are set.
+    """
+    try:
+        row = parse_json(line, f"{path}, line {number}", DataError)
+    except DataError as error:
+        raise DataError(str(error), path, number) from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number} holds a {type(row).__name__}, not a JSON object", path, number)
+    return row
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"it holds an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _check_values(value: Any, depth: int) -> None:
+    """Refuse half a character, which no file can hold as text, and what is nested too deep to be meant."""
+    if depth > DEPTH:
+        raise RecursionError
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key)
+            _check_values(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_values(inner, depth + 1)
+
+
+def _check_text(value: str) -> None:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it holds half a character (the lone surrogate {value[error.start]!r})") from error
+
+
 @contextmanager
 def _as_output_error(path: Path) -> Iterator[None]:
     if "\0" in str(path):
-        raise OutputError(f"cannot write {str(path)!r}: a name holds no NUL character")
+        raise OutputError(f"cannot write {str(path)!r}: the name of a file cannot hold a NUL; name another")
     try:
         yield
     except OutputError:

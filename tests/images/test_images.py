@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -442,7 +441,7 @@ def test_an_unknown_position_is_refused():
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -451,10 +450,8 @@ json_values = st.recursive(
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 @given(recipe=st.dictionaries(st.text(), json_values, max_size=4))
 def test_a_recipe_survives_in_every_format(tmp_path_factory, ending, recipe):
-    """Any JSON object, any text: accents, emoji, lone surrogates, nothing at all."""
+    """Any JSON object, any text: accents, emoji, nothing at all."""
     path = tmp_path_factory.getbasetemp() / f"recipe.{ending}"
-    if ending == "png":
-        recipe = json.loads(json.dumps(recipe).replace("\\ud", "\\u0"))  # UTF-8 has no lone surrogates
     save_picture(Image.fromarray(NOISE), path, recipe=recipe)
     assert read_recipe(path) == recipe
 
@@ -492,7 +489,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing_new(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
 
 
-@pytest.mark.parametrize(("text", "reason"), [(b"{half", "is not JSON"), (b"[1]", "not a JSON object")])
+@pytest.mark.parametrize(("text", "reason"), [(b"{half", "is not readable JSON"), (b"[1]", "not a JSON object")])
 def test_a_malformed_recipe_is_an_error(tmp_path, text, reason):
     """Neither half a recipe nor a list is one."""
     rows = b"\0\0\0\0"

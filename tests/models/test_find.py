@@ -107,8 +107,8 @@ class TestFindModel:
             ),
             ("model_index.json", None, "has no model_index.json; d4k reads models in the diffusers layout"),
             (CARD, b'{"format": 2}', r"d4k\.json has format 2; this d4k reads format 1: update d4k"),
-            (CARD, b'{"format": 1, "options": 5}', r"d4k\.json must hold a table under 'options', got 5"),
-            (CARD, b'{"format": 1, "training": 5}', r"d4k\.json must hold a table under 'training', got 5"),
+            (CARD, b'{"format": 1, "options": 5}', r"d4k\.json: options must be a table of options, got 5"),
+            (CARD, b'{"format": 1, "training": 5}', r"d4k\.json: training must be a table, got 5"),
         ],
     )
     def test_damaged_folder_is_a_checkpoint_error(

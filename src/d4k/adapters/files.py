@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from d4k.adapters.metadata import read_settings, scales
 from d4k.errors import CheckpointError, ConfigError, OutputError, UnknownNameError
-from d4k.files import atomic_file
+from d4k.files import atomic_file, is_file, is_folder, parse_json
 from d4k.models import OFFLINE, RunFolder, Training, fetch_file, read_card
 
 __all__ = ["ADAPTER_WEIGHTS", "Adapter", "Layout", "find_adapter", "read_adapter", "write_adapter"]
@@ -44,7 +46,8 @@ class Adapter:
         source: where it was read from; empty if it was taken from a model.
         tensors: named by layer and matrix, such as `transformer_blocks.0.attn.to_q.lora_A.weight` of (rank, inputs)
             and `….lora_B.weight` of (outputs, rank).
-        settings: of peft's `LoraConfig`: `r`, `lora_alpha`, `target_modules`, and what else is not its default.
+        settings: of peft's `LoraConfig`: `r`, `lora_alpha`, `target_modules`, and what else is not its default;
+            see `d4k.adapters.metadata`.
         sha256: of the file, in hexadecimal.
         base: the model it was trained on; empty where that is not recorded.
         training: what it was trained with, where that is recorded.
@@ -81,15 +84,17 @@ def find_adapter(source: str | Path) -> Path:
         CheckpointError: there is none, it is pickled, or the Hub cannot be reached.
     """
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path, CheckpointError):
         inside = [
-            file for file in (path / ADAPTER_WEIGHTS, RunFolder(path).adapter / ADAPTER_WEIGHTS) if file.is_file()
+            file
+            for file in (path / ADAPTER_WEIGHTS, RunFolder(path).adapter / ADAPTER_WEIGHTS)
+            if is_file(file, CheckpointError)
         ]
         if not inside:
-            held = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+            held = ", ".join(sorted(file.name for file in path.glob("*"))[:8]) or "nothing"
             raise CheckpointError(f"{path} holds no {ADAPTER_WEIGHTS}, only {held}; name the safetensors file itself")
         return inside[0]
-    if path.is_file():
+    if is_file(path, CheckpointError):
         if path.suffix != ".safetensors":
             raise CheckpointError(
                 f"adapter {path} is not a .safetensors file; d4k reads no pickled weights, which may run code: "
@@ -123,24 +128,18 @@ def read_adapter(source: str | Path) -> Adapter:
     try:
         with safe_open(file, "pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            settings = dict(json.loads((opened.metadata() or {}).get(METADATA, "{}")))
+            metadata = (opened.metadata() or {}).get(METADATA, "{}")
         with file.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot read adapter {file}: {error}; is it cut short? Get it again") from error
+    stored = parse_json(metadata, f"the metadata of adapter {file}", CheckpointError)
     own, alphas = _split(file, tensors)
     _check_pairs(file, own)
     card = read_card(str(file.parent))
     adapter = Adapter(str(source), own, {}, sha256, card.base.name if card.base else "", card.training)
-    stored = {key.removeprefix(PREFIX): value for key, value in settings.items() if key.startswith(PREFIX)}
-    adapter = evolve(adapter, settings=stored or _settings(adapter, alphas))
-    for layer, rank, _ in _said(adapter):
-        if rank != adapter.ranks[layer]:
-            raise CheckpointError(
-                f"adapter {file} says rank {rank}, but its matrices of '{layer}' have {adapter.ranks[layer]}; "
-                "get it again"
-            )
-    return adapter
+    settings = read_settings(stored, file, adapter.ranks) or _settings(adapter, alphas)
+    return evolve(adapter, settings=settings)
 
 
 def _split(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -156,8 +155,9 @@ def _split(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
                 "reads it (load_lora_weights), load it there and save it with save_lora_weights"
             )
         if short.endswith(ALPHA):
-            alphas[short.removesuffix(ALPHA)] = float(tensor)
+            alphas[short.removesuffix(ALPHA)] = _alpha(file, name, tensor)
         else:
+            _check_finite(file, name, tensor)
             own[short] = tensor
     ignored = sum(name.startswith("text_encoder") for name in tensors)
     if ignored:
@@ -165,11 +165,25 @@ def _split(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
     return own, alphas
 
 
+def _alpha(file: Path, name: str, tensor: Tensor) -> float:
+    if tensor.numel() != 1 or not math.isfinite(float(tensor)):
+        raise CheckpointError(f"adapter {file} must hold one finite number as '{name}', got {tensor.tolist()}"[:400])
+    return float(tensor)
+
+
+def _check_finite(file: Path, name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
+        raise CheckpointError(
+            f"adapter {file} holds values in '{name}' that are not finite numbers (NaN or infinity, or none at all): "
+            "its training failed, or the file is damaged; get it again"
+        )
+
+
 def _check_pairs(file: Path, tensors: Mapping[str, Tensor]) -> None:
     layers = {name.partition(".lora_")[0] for name in tensors}
     for layer in sorted(layers):
         down, up = tensors.get(layer + DOWN), tensors.get(layer + UP)
-        if down is None or up is None or down.shape[0] != up.shape[1]:
+        if down is None or up is None or min(down.ndim, up.ndim) < 2 or down.shape[0] != up.shape[1]:
             raise CheckpointError(f"adapter {file} lacks a matching pair of matrices for '{layer}'; get it again")
     if not layers:
         raise CheckpointError(
@@ -218,7 +232,7 @@ def write_adapter(adapter: Adapter, file: Path, *, layout: Layout = "diffusers")
             raise ConfigError(
                 f"the layout 'comfyui' has no name for '{other[0]}' of {adapter.source}; merge it instead"
             )
-        tensors |= {f"{PREFIX}{layer}{ALPHA}": torch.tensor(alpha) for layer, _, alpha in _said(adapter)}
+        tensors |= {f"{PREFIX}{layer}{ALPHA}": torch.tensor(alpha) for layer, alpha in _alphas(adapter)}
     else:
         settings = {PREFIX + key: value for key, value in adapter.settings.items()}
         metadata[METADATA] = json.dumps(settings, sort_keys=True)
@@ -237,18 +251,8 @@ def _sorted_metadata(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def _said(adapter: Adapter) -> Iterator[tuple[str, int, float]]:
-    """Each layer with the rank and the alpha that the settings say, an update counting alpha / rank."""
-    from peft import LoraConfig
-    from peft.utils.other import get_pattern_key
-
-    try:
-        config = LoraConfig(**adapter.settings)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the settings of adapter {adapter.source} are not those of this peft: {error}; is peft too old for it?"
-        ) from error
-    for layer in adapter.ranks:
-        rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, layer), config.r)
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, layer), config.lora_alpha)
-        yield layer, rank, float(alpha) * (rank**0.5 if config.use_rslora else 1.0)
+def _alphas(adapter: Adapter) -> Iterator[tuple[str, float]]:
+    """Each layer with its alpha, an update counting alpha / rank."""
+    stabilised = adapter.settings.get("use_rslora", False)
+    for layer, (rank, alpha) in scales(adapter.settings, adapter.ranks).items():
+        yield layer, float(alpha) * (rank**0.5 if stabilised else 1.0)

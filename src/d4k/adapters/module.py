@@ -21,6 +21,7 @@ from attrs import evolve
 from torch import nn
 
 from d4k.adapters.files import DOWN, UP, Adapter
+from d4k.adapters.metadata import for_peft
 from d4k.config import AdapterSettings
 from d4k.errors import CheckpointError, ConfigError, UnknownNameError
 from d4k.models import AppliedAdapter, LoadedModel
@@ -162,11 +163,12 @@ def load_adapter(module: nn.Module, adapter: Adapter, name: str) -> None:
     """
     _check_module(module)
     check_fit(module, adapter)
+    settings = for_peft(adapter.settings, adapter.ranks)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
             module.load_lora_adapter(  # type: ignore[operator]
-                dict(adapter.tensors), prefix=None, adapter_name=name, metadata=dict(adapter.settings)
+                dict(adapter.tensors), prefix=None, adapter_name=name, metadata=settings
             )
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error.__cause__ or error.__context__ or error).strip().split("\n")[0]
@@ -222,10 +224,21 @@ def scale_adapters(module: nn.Module, loaded: LoadedModel, scales: Mapping[str, 
 
 
 def merge_adapters(module: nn.Module, loaded: LoadedModel) -> LoadedModel:
-    """Add the adapters that are on, times their scales, to the denoiser's own weights, and drop them all."""
+    """Add the adapters that are on, times their scales, to the denoiser's own weights, and drop them all.
+
+    Raises:
+        CheckpointError: a sum is not finite; the denoiser must be loaded again.
+    """
     active = [used for used in loaded.adapters.values() if used.scale]
     if active:
-        module.fuse_lora(adapter_names=[used.name for used in active])  # type: ignore[operator]
+        names = [used.name for used in active]
+        try:
+            module.fuse_lora(adapter_names=names, safe_fusing=True)  # type: ignore[operator]
+        except ValueError as error:
+            raise CheckpointError(
+                f"the adapters {', '.join(names)} cannot be merged: a weight would no longer be a finite number. "
+                "Are their scales sensible? Load the model again"
+            ) from error
     if loaded_adapters(module):
         module.unload_lora()  # type: ignore[operator]
     return evolve(loaded, adapters={}, merged=(*loaded.merged, *active))

@@ -26,11 +26,17 @@ __all__ = [
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
-def whole(minimum: int) -> Validator:
-    """A whole number of at least `minimum`."""
+def whole(minimum: int, maximum: int | None = None) -> Validator:
+    """A whole number of at least `minimum`, and at most `maximum`."""
+    ends = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
     return _rule(
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
-        f"a whole number of at least {minimum}",
+        lambda value: (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value >= minimum
+            and (maximum is None or value <= maximum)
+        ),
+        f"a whole number {ends}",
     )
 
 
@@ -45,7 +51,7 @@ def number(
         ends.append(f"{'below' if below else 'at most'} {maximum:g}")
 
     def allowed(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
             return False
         return (value > minimum if above else value >= minimum) and (value < maximum if below else value <= maximum)
 
@@ -59,6 +65,13 @@ def one_of(*choices: str | int) -> Validator:
         return any(isinstance(value, type(choice)) and value == choice for choice in choices)
 
     return _rule(allowed, f"one of {', '.join(map(str, choices))}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def text() -> Validator:

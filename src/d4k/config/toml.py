@@ -5,7 +5,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -46,7 +47,8 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 def settings_class(hint: Any) -> Any:
     """The settings class that a field's type names, alone or beside None; None if it names none."""
-    return next((choice for choice in (hint, *get_args(hint)) if attrs.has(choice)), None)
+    beside = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return next((choice for choice in (hint, *beside) if attrs.has(choice)), None)
 
 
 def _parts(default: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from d4k.errors import DataError
+from d4k.files import is_file, read_bytes
 from d4k.images import list_pictures
 from d4k.protocols import Sample
 
@@ -83,9 +84,9 @@ class FolderDataset:
 
 def _read_caption(path: Path) -> str | None:
     """The text of a caption file without surrounding white space, or None where there is no file."""
-    if not path.is_file():
+    if not is_file(path, DataError):
         return None
-    data = path.read_bytes()
+    data = read_bytes(path, DataError)
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -38,9 +38,17 @@ def to_float(pixels: Tensor) -> Tensor:
 def to_uint8(pixels: Tensor) -> Tensor:
     """Inverse of `to_float`: [-1, 1] of any shape to uint8, rounded half to even; what lies outside is clamped.
 
+    Raises:
+        DataError: a value is NaN or infinite, which no grey level stands for.
+
     >>> to_uint8(torch.tensor([-3.0, 0.25, 1.0]))
     tensor([  0, 159, 255], dtype=torch.uint8)
     """
+    if pixels.numel() and not all(end.isfinite() for end in pixels.aminmax()):  # NaN shows in either end
+        raise DataError(
+            "the picture holds values that are not finite numbers: the model computed NaN or infinity. "
+            "Are guidance and shift sensible, and is dtype wide enough (bfloat16 for float16)?"
+        )
     return ((pixels.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from d4k.errors import DataError
+from d4k.files import is_file, is_folder
 
 __all__ = ["ENDINGS", "FORMATS", "MAX_PIXELS", "list_pictures", "open_picture", "picture_size"]
 
@@ -81,18 +83,29 @@ def list_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
     Raises:
         DataError: the folder is missing or holds no picture.
     """
-    if not folder.is_dir():
+    if not is_folder(folder, DataError):
         raise DataError(f"{folder} is not a folder; name one that holds pictures", folder)
     found = [
         path
-        for path in folder.glob("**/*" if recursive else "*")
+        for path in _below(folder, recursive=recursive)
         if path.suffix.lower() in ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and is_file(path, DataError)
     ]
     if not found:
         raise DataError(f"{folder} holds no picture; looked for {', '.join(sorted(ENDINGS))}", folder)
     return sorted(found)
+
+
+def _below(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    """What a folder holds. `Path.glob` would leave out in silence what may not be read."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"cannot list {error.filename or folder}: {error.strerror or error}", folder) from error
+
+    for parent, inner, names in os.walk(folder, onerror=refuse):
+        inner[:] = [name for name in inner if recursive and not name.startswith(".")]
+        yield from (Path(parent) / name for name in names)
 
 
 class _PillowLimit:

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from d4k.errors import ConfigError, DataError
-from d4k.files import atomic_file
+from d4k.files import atomic_file, parse_json
 from d4k.images.read import MAX_PIXELS, reading
 
 __all__ = ["COMMENT_PREFIX", "EXIF_LIMIT", "WRITTEN", "read_recipe", "save_picture"]
@@ -54,12 +54,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """
     with reading(path, MAX_PIXELS, "") as image:
         text = image.info.get("d4k") or _user_comment(image)
-    if not text:
+    if not isinstance(text, str) or not text:
         raise DataError(f"{path} carries no recipe; only pictures written by d4k do", path)
     try:
-        recipe = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"the recipe in {path} is not JSON ({error}); generate the picture again", path) from error
+        recipe = parse_json(text, f"the recipe in {path}", DataError)
+    except DataError as error:
+        raise DataError(f"{error}; generate the picture again", path) from error
     if not isinstance(recipe, dict):
         raise DataError(f"the recipe in {path} is not a JSON object; generate the picture again", path)
     return recipe
@@ -67,12 +67,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def _png_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     chunk = PngInfo()
-    chunk.add_itxt("d4k", json.dumps(dict(recipe), ensure_ascii=False))
+    chunk.add_itxt("d4k", _as_json(recipe))
     return {"pnginfo": chunk}
 
 
+def _as_json(recipe: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    try:
+        text = json.dumps(dict(recipe), ensure_ascii=ascii_only, allow_nan=False)
+        parse_json(text, "it", DataError)  # what is written can be read
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the recipe cannot be kept in a picture: {error}") from error
+    return text
+
+
 def _exif_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    text = json.dumps(dict(recipe)).encode("ascii")
+    text = _as_json(recipe, ascii_only=True).encode("ascii")
     if len(text) > EXIF_LIMIT:
         raise ConfigError(
             f"cannot write {path.name}: its recipe has {len(text)} bytes, EXIF holds {EXIF_LIMIT}; write a .png instead"

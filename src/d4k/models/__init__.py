@@ -2,6 +2,7 @@
 
 from d4k.models.card import CARD, Card, fetch_json, read_card, write_card
 from d4k.models.checks import check_model, check_names, check_part, check_single_file
+from d4k.models.downloads import missing_from_cache
 from d4k.models.find import find_model, registered_checkpoint
 from d4k.models.headers import (
     AGAIN,
@@ -18,7 +19,7 @@ from d4k.models.headers import (
     weight_files,
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
-from d4k.models.load import disk_errors, load_pipeline, save_pipeline
+from d4k.models.load import check_finite, disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
     AUTOENCODER,
     DENOISER,
@@ -73,6 +74,7 @@ __all__ = [
     "Shapes",
     "Tokenizer",
     "Training",
+    "check_finite",
     "check_model",
     "check_names",
     "check_part",
@@ -91,6 +93,7 @@ __all__ = [
     "first_said",
     "holding_step_cache",
     "load_pipeline",
+    "missing_from_cache",
     "model_parts",
     "offload_part",
     "part_bytes",

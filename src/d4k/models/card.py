@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import evolve, field, frozen
 
 from d4k.errors import CheckpointError
-from d4k.files import write_json
+from d4k.files import is_file, is_folder, read_json, write_json
 from d4k.models.hub import fetch_file
 from d4k.models.reference import ModelRef, Training
 from d4k.plugins import registry
+from d4k.records import FORMAT, CardRecord, read_record
 
 __all__ = ["CARD", "Card", "fetch_json", "read_card", "write_card"]
 
 CARD = "d4k.json"
 """Beside a model's `model_index.json`, or an adapter's weights."""
-
-FORMAT = 1
 
 
 @frozen
@@ -44,18 +43,17 @@ def read_card(model: str, revision: str | None = None) -> Card:
     """What `write_card` wrote into a folder or Hub repository; an empty card where there is none.
 
     Raises:
-        CheckpointError: it is unreadable, or of a newer format.
+        CheckpointError: it is unreadable, of a newer format, or a value in it is not allowed.
     """
     data = fetch_json(model, CARD, revision) or {}
-    if data.get("format", FORMAT) != FORMAT:
+    if isinstance(data.get("format"), int) and data["format"] > FORMAT:
         raise CheckpointError(f"{model}/{CARD} has format {data['format']}; this d4k reads format {FORMAT}: update d4k")
-    for key in ("options", "training"):
-        if not isinstance(data.get(key, {}), dict):
-            raise CheckpointError(f"{model}/{CARD} must hold a table under '{key}', got {data[key]!r}")
+    record = read_record(CardRecord, data, f"{model}/{CARD}", CheckpointError)
     base = None
-    if "base" in data:
-        base = ModelRef(data["base"], data.get("revision"), data.get("variant"), data.get("transformer"))
-    return Card(data.get("backbone", ""), data.get("options", {}), Training(**data.get("training", {})), base)
+    if record.base is not None:
+        base = ModelRef(record.base, record.revision, record.variant, record.transformer)
+    training = Training(**attrs.asdict(record.training))
+    return Card(record.backbone, record.options, training, base)
 
 
 def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -65,13 +63,10 @@ def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, 
         CheckpointError: it is not readable, or not an object.
     """
     folder = Path(model)
-    path = folder / name if folder.is_dir() else fetch_file(model, name, revision)
-    if path is None or not path.is_file():
+    path = folder / name if is_folder(folder, CheckpointError) else fetch_file(model, name, revision)
+    if path is None or not is_file(path, CheckpointError):
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    data = read_json(path, CheckpointError, finite=name == CARD)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
     return data

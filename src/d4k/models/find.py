@@ -9,6 +9,7 @@ from attrs import evolve
 
 from d4k.config import RunConfig, from_mapping, read_toml
 from d4k.errors import CheckpointError, ConfigError, UnknownNameError
+from d4k.files import is_file, is_folder
 from d4k.models.card import CARD, Card, fetch_json, read_card
 from d4k.models.hub import OFFLINE
 from d4k.models.reference import Model, ModelRef, Training, first_said
@@ -64,10 +65,10 @@ def _find(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
         return found, card, entry
     other = registered_checkpoint(ref.transformer)
     location = ref.transformer if other is None else other.target
-    if (RunFolder(Path(location)).model / "model_index.json").is_file():
+    if is_file(RunFolder(Path(location)).model / "model_index.json", CheckpointError):
         location = str(RunFolder(Path(location)).model)
     state = _state(Path(location))
-    own = read_card(location) if Path(location).is_dir() else Card()
+    own = read_card(location) if is_folder(Path(location), CheckpointError) else Card()
     told = {} if other is None else other.options
     merged = Card(
         card.backbone,
@@ -82,15 +83,15 @@ def _find_whole(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
     entry = registered_checkpoint(ref.name)
     location = ref.name if entry is None else entry.target
     folder = Path(location)
-    if ref.revision is not None and folder.is_dir():
+    if ref.revision is not None and is_folder(folder, CheckpointError):
         raise ConfigError(f"revision '{ref.revision}' is of a Hub id, and {location} is a folder: leave it out")
     inner = (RunFolder(folder).model / "model_index.json", RunFolder(folder).adapter / CARD)
-    finished = next((file.parent for file in inner if file.is_file()), None)
+    finished = next((file.parent for file in inner if is_file(file, CheckpointError)), None)
     if finished is not None:
         location = str(finished)
     elif (state := _state(folder)) is not None:
         return _from_state(state, depth)
-    elif entry is None and not folder.is_dir():
+    elif entry is None and not is_folder(folder, CheckpointError):
         _check_hub_id(ref.name)
     card = read_card(location, ref.revision)
     if card.base is not None:
@@ -128,14 +129,14 @@ def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
     """The model a run began with, as its configuration says, with what the run had learnt by then."""
     run = RunFolder.of_state(state)
     record = run.config
-    if not record.is_file():
+    if not is_file(record, CheckpointError):
         raise CheckpointError(
             f"{state} holds a denoiser alone, and {record}, which names its model, is not there: "
             f"give the model, and {state / TRAINABLE} as its transformer"
         )
     config = from_mapping(RunConfig, read_toml(record))
     if config.adapter is not None:
-        ended = run.adapter.is_dir()
+        ended = is_folder(run.adapter, CheckpointError)
         way = f"its run has ended: give {run.path}" if ended else "finish its run with d4k train --resume"
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     began = ModelRef(config.model, config.revision, config.variant, config.transformer)
@@ -152,7 +153,7 @@ def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
 
 def _state(folder: Path) -> Path | None:
     """The checkpoint that a folder is, or the newest of the run that it is."""
-    return folder if (folder / TRAINABLE).is_file() else RunFolder(folder).latest_state()
+    return folder if is_file(folder / TRAINABLE, CheckpointError) else RunFolder(folder).latest_state()
 
 
 def _check_hub_id(name: str) -> None:
@@ -170,9 +171,9 @@ def _detect(model: str, revision: str | None) -> str:
     """The backbone that loads the pipeline which `model_index.json` names."""
     index = fetch_json(model, "model_index.json", revision)
     if index is None:
-        if (Path(model) / "config.json").is_file():
+        if is_file(Path(model) / "config.json", CheckpointError):
             raise CheckpointError(f"{model} holds one part of a model: give the model, and this as its transformer")
-        if Path(model).is_dir():
+        if is_folder(Path(model), CheckpointError):
             raise CheckpointError(f"{model} has no model_index.json; d4k reads models in the diffusers layout")
         raise CheckpointError(f"{model} has no model_index.json, or the Hub cannot be reached. {OFFLINE}")
     pipeline = index.get("_class_name")

@@ -5,7 +5,6 @@ No tensor of a model is allocated here.
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from d4k.errors import CheckpointError
+from d4k.files import is_file, read_json
 
 __all__ = [
     "AGAIN",
@@ -73,20 +73,20 @@ def weight_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
         mark = "" if wanted is None else f".{wanted}"
         for stem, ending in NAMES:
             index = folder / f"{stem}.{ending}.index{mark}.json"
-            if index.is_file():
+            if is_file(index, CheckpointError):
                 return _shards(index)
             whole = folder / f"{stem}{mark}.{ending}"
-            if whole.is_file():
+            if is_file(whole, CheckpointError):
                 return (whole,)
     return ()
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        names = sorted(set(read_json(index, CheckpointError)["weight_map"].values()))
+        absent = [name for name in names if not is_file(index.parent / name, CheckpointError)]
+    except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of weights: {error}. {AGAIN}") from error
-    absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
         raise CheckpointError(
             f"{index.parent} lacks {len(absent)} of the {len(names)} files that {index.name} names: "
@@ -113,7 +113,7 @@ def _header(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="pt") as header:
             yield header
     except (SafetensorError, OSError) as error:
-        size = file.stat().st_size if file.is_file() else 0
+        size = file.stat().st_size if is_file(file, CheckpointError) else 0
         raise CheckpointError(
             f"{file} is not a whole safetensors file ({size} bytes: {str(error).splitlines()[0]}). {AGAIN}"
         ) from error
@@ -161,16 +161,20 @@ def model_parts(folder: Path) -> dict[str, tuple[str, Any]]:
     Raises:
         CheckpointError: it does not.
     """
+    path = folder / "model_index.json"
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'model_index.json'} is missing or not JSON. {AGAIN}") from error
+        index = read_json(path, CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {AGAIN}") from error
+    if not isinstance(index, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(index).__name__}. {AGAIN}")
     found = {}
     for name, entry in index.items():
-        if isinstance(entry, list) and entry[0] in ("diffusers", "transformers"):
-            cls = getattr(import_module(entry[0]), entry[1], None)
-            if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
-                found[name] = (entry[0], cls)
+        match entry:
+            case ["diffusers" | "transformers" as library, str(named)]:
+                cls = getattr(import_module(library), named, None)
+                if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
+                    found[name] = (library, cls)
     return found
 
 

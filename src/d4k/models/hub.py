@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -16,8 +16,9 @@ from huggingface_hub.errors import (
 )
 
 from d4k.errors import CheckpointError
+from d4k.files import is_file, is_folder
 
-__all__ = ["OFFLINE", "fetch_denoiser", "fetch_file", "fetch_model"]
+__all__ = ["OFFLINE", "fetch_denoiser", "fetch_file", "fetch_model", "in_cache"]
 
 OFFLINE = "Offline? Download it where there is a network (hf download), and give the folder's path instead."
 DENOISER_FILES = ["transformer/*", "config.json", "diffusion_pytorch_model*"]
@@ -36,6 +37,20 @@ def fetch_file(repo: str, name: str, revision: str | None = None) -> Path | None
     except EntryNotFoundError:
         # offline, a file that is not in the cache is reported like one that does not exist
         return None
+
+
+def in_cache(repo: str, name: str, revision: str | None = None) -> bool:
+    """Whether a file of a model on the Hub was downloaded before; the Hub is not asked.
+
+    Args:
+        repo: Hub id.
+        name: of the file.
+        revision: branch, tag or commit.
+    """
+    try:
+        return isinstance(try_to_load_from_cache(repo, name, revision=revision), str)
+    except (OSError, ValueError):  # what is no Hub id is in no cache
+        return False
 
 
 def fetch_model(repo: str, revision: str | None = None, variant: str | None = None, *, without: str = "") -> Path:
@@ -71,7 +86,7 @@ def fetch_denoiser(name: str) -> Path:
         CheckpointError: there is no such thing.
     """
     path = Path(name).expanduser()
-    if not path.exists():
+    if not (is_file(path, CheckpointError) or is_folder(path, CheckpointError)):
         owner, _, rest = name.partition("/")
         repo, _, file = rest.partition("/")
         if not repo or name.startswith((".", "/", "~")):
@@ -81,9 +96,9 @@ def fetch_denoiser(name: str) -> Path:
                 path = Path(hf_hub_download(f"{owner}/{repo}", file))
             else:
                 path = Path(snapshot_download(name, allow_patterns=DENOISER_FILES))
-    if path.is_file() or (path / "config.json").is_file():
+    if is_file(path, CheckpointError) or is_file(path / "config.json", CheckpointError):
         return path
-    if (path / "transformer" / "config.json").is_file():
+    if is_file(path / "transformer" / "config.json", CheckpointError):
         return path / "transformer"
     raise CheckpointError(f"{path} holds no transformer: there is no config.json in it, nor in {path / 'transformer'}")
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import evolve
 from safetensors import SafetensorError
 
-from d4k.errors import CheckpointError, D4KError, first_line
+from d4k.errors import CheckpointError, D4KError, OutputError, first_line
 from d4k.models.card import fetch_json
 from d4k.models.checks import check_model, check_part, check_single_file
 from d4k.models.headers import PART_WEIGHTS, SAFE, model_parts, read_pickle, used_variant
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_model
-from d4k.models.placement import DENOISER, check_placement, offload_part, place, quantization
+from d4k.models.placement import AUTOENCODER, DENOISER, check_placement, offload_part, place, quantization
 from d4k.models.shapes import empty_pipeline
 from d4k.protocols import Placement
 
-__all__ = ["disk_errors", "load_pipeline", "save_pipeline"]
+__all__ = ["check_finite", "disk_errors", "load_pipeline", "save_pipeline"]
+
+PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any:
@@ -37,12 +41,13 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
         CheckpointError: a part is missing or corrupt, or does not fit its configuration; the message names it.
         ConfigError: the placement cannot be had on this machine.
     """
-    if placement.device.type == "meta":
-        return empty_pipeline(pipeline_class, partial(fetch_json, source, revision=placement.revision), placement.dtype)
-    check_placement(placement)
     try:
+        if placement.device.type == "meta":
+            read = partial(fetch_json, source, revision=placement.revision)
+            return empty_pipeline(pipeline_class, read, placement.dtype)
+        check_placement(placement)
         with _quiet():
-            return place(_read_pipeline(pipeline_class, source, placement), placement)
+            return _place(_read_pipeline(pipeline_class, source, placement), placement)
     except CheckpointError as error:
         raise CheckpointError(f"cannot load '{source}' as {pipeline_class.__name__}: {error}") from error
     except D4KError:
@@ -53,6 +58,49 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
         raise CheckpointError(
             f"cannot load '{source}' as {pipeline_class.__name__}: {type(error).__name__}: {first_line(error)} {advice}"
         ) from error
+
+
+def _place(pipeline: Any, placement: Placement) -> Any:
+    """Put a pipeline where it belongs, once it is sure that it can compute: values are looked at where that is fast."""
+    _check_scaling(pipeline)
+    if placement.offload in ("model", "group"):  # which leave weights on the CPU
+        check_finite(pipeline.components)
+    placed = place(pipeline, placement)
+    if placement.offload is None:
+        check_finite(placed.components)
+    return placed
+
+
+def _check_scaling(pipeline: Any) -> None:
+    """Refuse latents times nothing or NaN: they would decode to one colour without an error."""
+    config = getattr(getattr(pipeline, AUTOENCODER, None), "config", {})
+    for name, lowest in (("scaling_factor", 0.0), ("shift_factor", -math.inf)):
+        value = config.get(name, 1.0)
+        if value is None and name == "shift_factor":
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not lowest < value < math.inf:
+            least = " above 0" if lowest == 0 else ""
+            raise CheckpointError(f"the {name} of its autoencoder must be a finite number{least}, got {value!r}")
+
+
+def check_finite(parts: Mapping[str, Any], error: type[D4KError] = CheckpointError) -> None:
+    """Refuse weights that are NaN or infinite: all that is computed with them would be, too.
+
+    One pass over the weights, as fast as memory is read. Weights that are held in fewer bits are passed over.
+
+    Args:
+        parts: name -> part of a pipeline; what is no module is passed over.
+        error: what is raised; the message names part and tensor.
+    """
+    for name, part in parts.items():
+        for tensor_name, tensor in part.state_dict().items() if isinstance(part, torch.nn.Module) else ():
+            plain = type(tensor) is torch.Tensor and tensor.dtype in PLAIN and tensor.device.type != "meta"
+            if plain and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+                raise error(
+                    f"'{tensor_name}' of its {name} holds values that are not finite numbers (NaN or infinity). "
+                    "Is the file damaged, or are its numbers too large for the dtype? Get it again, or use another dtype"
+                )
 
 
 def _read_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any:
@@ -71,6 +119,7 @@ def _read_pipeline(pipeline_class: Any, source: str, placement: Placement) -> An
     if placement.offload == "disk":  # part by part, so that memory holds the largest, not all
         for name, (_, cls) in known.items():
             parts[name] = parts.get(name) or _read_part(cls, folder / name, placement)
+            check_finite({name: parts[name]})
             offload_part(parts[name], name, placement)
     return pipeline_class.from_pretrained(folder, dtype=placement.dtype, variant=placement.variant, **parts)
 
@@ -108,7 +157,12 @@ def _read_single_file(cls: Any, path: Path, config: Path, placement: Placement) 
 
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:
-    """Write a diffusers pipeline into a folder, as safetensors."""
+    """Write a diffusers pipeline into a folder, as safetensors.
+
+    Raises:
+        OutputError: its weights are not finite numbers; nothing is written.
+    """
+    check_finite(pipeline.components, OutputError)
     with _quiet(), disk_errors():
         pipeline.save_pretrained(folder, safe_serialization=True)
 

@@ -73,7 +73,9 @@ def discover(found: list[EntryPoint]) -> Registry:
             if api != API_VERSION:
                 raise PluginError(f"it is written for API {api}, this d4k has API {API_VERSION}")
             _collect(trial, module, name, version)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin that calls sys.exit has failed like any other
             kind = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
             result.failures[name] = f"{kind}{' '.join(str(error).split())}"
             continue
@@ -120,6 +122,7 @@ def _collect(into: Registry, plugin: Any, name: str, version: str) -> None:
         sampling: Mapping[str, Any] | None = None,
         configs: str = "",
     ) -> None:
+        _check_words("checkpoint", name=short, backbone=backbone, source=source, summary=summary)
         entry = Entry("checkpoint", short, source, summary, name, version, backbone)
         into.add(evolve(entry, options=options or {}, sampling=sampling or {}, configs=configs))
 
@@ -135,12 +138,19 @@ def _register(into: Registry, kind: Kind, plugin: str, version: str) -> Callable
         pipelines: tuple[str, ...] = (),
         presets: tuple[Preset, ...] = (),
     ) -> None:
+        _check_words(kind, name=name, target=target, summary=summary)
         module, _, attribute = target.partition(":")
         if not (module and attribute):
             raise PluginError(f"{kind} '{name}' has the target '{target}'; it must be \"module:attribute\"")
         into.add(Entry(kind, name, target, summary, plugin, version, pipelines=pipelines, presets=presets))
 
     return register
+
+
+def _check_words(kind: Kind, **given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise PluginError(f"a {kind} is registered with {name}={value!r}; it must be a string")
 
 
 def _version(distribution: str) -> str:

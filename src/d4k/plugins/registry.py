@@ -59,7 +59,9 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(import_module(module), attribute)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module that calls sys.exit is broken like any other
             raise PluginError(
                 f"{self.kind} '{self.name}' of {self.plugin} cannot be loaded from {self.target}: "
                 f"{type(error).__name__}: {error}",

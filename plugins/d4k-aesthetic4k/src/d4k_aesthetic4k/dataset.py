@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from d4k import DataError, Sample
 from d4k.images import MAX_PIXELS, open_picture, picture_size
-from d4k_aesthetic4k.metadata import METADATA, Reader, locate
+from d4k_aesthetic4k.metadata import METADATA, Reader, locate, read_lines
 
 __all__ = ["Aesthetic4K"]
 
@@ -105,7 +105,7 @@ class Aesthetic4K:
     def _contents(self) -> Contents:
         metadata = locate(self._folder(), self.split)
         found, reader = Contents(), Reader(metadata)
-        for number, line in enumerate(metadata.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(read_lines(metadata), start=1):
             if not line.strip():
                 continue
             try:
@@ -119,8 +119,11 @@ class Aesthetic4K:
 
     def _folder(self) -> Path:
         folder = Path(self.source).expanduser()
-        if folder.is_dir():
-            return folder
+        try:
+            if folder.is_dir():
+                return folder
+        except OSError as error:  # too long a name, or no permission
+            raise DataError(f"cannot look at {folder}: {error.strerror or error}", folder) from error
         if not HUB_ID.fullmatch(self.source):
             raise DataError(f"{folder} is not a folder; pass one that holds {METADATA}, or a Hub id", folder)
         return download(self.source, self.split)

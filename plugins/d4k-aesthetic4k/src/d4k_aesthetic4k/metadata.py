@@ -10,7 +10,7 @@ from attrs import Factory, field, frozen
 
 from d4k import DataError, Sample
 
-__all__ = ["METADATA", "Reader", "locate"]
+__all__ = ["METADATA", "Reader", "locate", "read_lines"]
 
 METADATA = "metadata.jsonl"
 
@@ -21,13 +21,35 @@ def locate(folder: Path, split: str) -> Path:
     Raises:
         DataError: there is none; the message lists the splits there are.
     """
-    if (folder / split / METADATA).is_file():
+    if _is_file(folder / split / METADATA):
         return folder / split / METADATA
-    if split == "train" and (folder / METADATA).is_file():
+    if split == "train" and _is_file(folder / METADATA):
         return folder / METADATA
     splits = sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob(f"**/{METADATA}"))
     known = ", ".join("train (at the root)" if name == "." else name for name in splits) or "none"
     raise DataError(f"{folder} has no split '{split}' with a {METADATA}. Splits there: {known}.", folder)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a path that cannot be one, since it is too long, is none."""
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise DataError(f"cannot look at {path}: {error.strerror}; may you read it and its folder?", path) from error
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a `metadata.jsonl`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}", path) from error
 
 
 @frozen
@@ -89,8 +111,19 @@ def _fields(line: bytes) -> tuple[str, str]:
         if key not in row:
             raise ValueError(f"it has no '{key}'; its keys are {', '.join(row) or 'none'}")
         if not isinstance(row[key], str):
-            raise ValueError(f"'{key}' is {row[key]!r}, not a string")
+            raise ValueError(f"'{key}' is {row[key]!r}, not a string"[:200])
+        _check_text(key, row[key])
     return row["file_name"], row["text"]
+
+
+def _check_text(key: str, value: str) -> None:
+    """Refuse half a character, which neither a file name nor a tokenizer can hold, and NUL in a file name."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"'{key}' holds half a character (the lone surrogate {value[error.start]!r})") from error
+    if key == "file_name" and "\0" in value:
+        raise ValueError("'file_name' holds a NUL")
 
 
 def _root(folder: Path) -> Path:
