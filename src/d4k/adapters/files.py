@@ -177,7 +177,7 @@ def _check_pairs(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _settings(adapter: Adapter, alphas: Mapping[str, float]) -> dict[str, Any]:
     """Settings of peft from the tensors alone; a layer without an alpha counts 1, by diffusers' convention."""
-    from diffusers.utils.peft_utils import get_peft_kwargs
+    from d4k.upstream import get_peft_kwargs
 
     ranks = adapter.ranks
     by_rank = {f"^{layer}{UP}": rank for layer, rank in ranks.items()}
@@ -227,7 +227,8 @@ def write_adapter(adapter: Adapter, file: Path, *, layout: Layout = "diffusers")
 def _said(adapter: Adapter) -> Iterator[tuple[str, int, float]]:
     """Each layer with the rank and the alpha that the settings say, an update counting alpha / rank."""
     from peft import LoraConfig
-    from peft.utils.other import get_pattern_key
+
+    from d4k.upstream import get_pattern_key
 
     try:
         config = LoraConfig(**adapter.settings)

@@ -25,6 +25,7 @@ from d4k.models.headers import (
     used_variant,
     weight_files,
 )
+from d4k.upstream import ignored_on_load, rename_on_load
 
 __all__ = ["check_model", "check_names", "check_part", "check_single_file"]
 
@@ -110,8 +111,8 @@ def check_part(folder: Path, cls: Any, variant: str | None = None) -> None:
         return  # its tensors are those of the quantiser, which checks them itself
     model = _empty(cls, folder)
     named = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
-    model._fix_state_dict_keys_on_load(named)  # diffusers reads some old names
-    ignored = cls._keys_to_ignore_on_load_unexpected or ()
+    rename_on_load(model, named)
+    ignored = ignored_on_load(cls)
     kept = {name: tensor for name, tensor in named.items() if not any(re.search(pattern, name) for pattern in ignored)}
     check_names(str(folder), _shapes(kept), _shapes(model.state_dict()))
 
@@ -174,7 +175,7 @@ def check_single_file(file: Path, cls: Any, config: Path) -> bool:
     Raises:
         CheckpointError: the file does not fit.
     """
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+    from d4k.upstream import SINGLE_FILE_LOADABLE_CLASSES
 
     expected = _shapes(_empty(cls, config).state_dict())
     found = read_shapes(file)

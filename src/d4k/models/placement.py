@@ -15,6 +15,7 @@ import torch
 
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.protocols import Placement
+from d4k.upstream import accelerate_hook, has_hooks
 
 __all__ = [
     "AUTOENCODER",
@@ -111,7 +112,7 @@ def offload_part(part: torch.nn.Module, name: str, placement: Placement) -> None
 
     The autoencoder moves as a whole: its modules are called one by one, in an order of their own.
     """
-    if hasattr(part, "_hf_hook") or hasattr(part, "_diffusers_hook"):
+    if has_hooks(part):
         return
     if name == AUTOENCODER:
         from accelerate import cpu_offload_with_hook
@@ -158,7 +159,7 @@ def resident(module: Any) -> Iterator[None]:
     Args:
         module: such as `pipeline.vae`.
     """
-    hook = getattr(module, "_hf_hook", None)
+    hook = accelerate_hook(module)
     if hook is None:
         yield
         return
@@ -171,7 +172,7 @@ def resident(module: Any) -> Iterator[None]:
 
 def computing_device(module: Any) -> torch.device:
     """Where a module computes: that of its weights, unless they are offloaded."""
-    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None) or getattr(module, "device", None)
+    device = getattr(accelerate_hook(module), "execution_device", None) or getattr(module, "device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
 
 

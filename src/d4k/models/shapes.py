@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import nn
 
 from d4k.errors import CheckpointError
+from d4k.upstream import kept_in_float32
 
 __all__ = ["Tokenizer", "empty_pipeline"]
 
@@ -62,7 +63,7 @@ def _model(kind: Any, config: Mapping[str, Any], dtype: torch.dtype) -> nn.Modul
         made = kind(kind.config_class(**config)) if hasattr(kind, "config_class") else kind.from_config(config)
     model: nn.Module = nn.Module.to(made, dtype=dtype).eval()  # diffusers' own `to` warns of what the next lines mend
     if dtype == torch.float16:
-        for pattern in getattr(kind, "_keep_in_fp32_modules", None) or ():
+        for pattern in kept_in_float32(kind):
             for path, module in model.named_modules():
                 if pattern in path.split("."):
                     module.float()

@@ -15,11 +15,17 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
+
+from d4k.upstream import (
+    TorchDispatchMode,
+    _engine_run_backward,
+    fused_attention,
+    operation_flops,
+    storage_key,
+    tree_leaves,
+    tree_map,
+)
 
 __all__ = ["Trace", "trace"]
 
@@ -104,8 +110,8 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor):
                 self.follow(leaf.untyped_storage(), 0)  # unless an operation made it, it was there before
         result = func(*args, **kwargs)
-        if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
+        if (count := operation_flops(func)) is not None:
+            self.flops += count(*args, **kwargs, out_val=result)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.follow(leaf.untyped_storage(), leaf.untyped_storage().nbytes())
@@ -113,7 +119,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def follow(self, storage: Any, size: int) -> None:
         """Count a storage as `size` bytes until it is freed, unless it is followed already."""
-        key = storage._cdata
+        key = storage_key(storage)
         if key not in self.seen:
             self.seen[key] = size
             self.now += size
@@ -154,8 +160,7 @@ def attention(
     if attn_mask is not None:
         attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
     grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
-    kernel: Any = torch.ops.aten._scaled_dot_product_efficient_attention
-    result: Tensor = kernel(query, key, value, attn_mask, grad, dropout_p, is_causal, scale=scale)[0]
+    result: Tensor = fused_attention()(query, key, value, attn_mask, grad, dropout_p, is_causal, scale=scale)[0]
     return result
 
 
