@@ -48,9 +48,7 @@ def test_every_name_is_there(name: str) -> None:
 def test_a_name_that_is_gone_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what is missing, what for, and which version to install."""
     monkeypatch.setitem(upstream.NAMES, "gone", ("torch.utils._gone:nothing", "do something"))  # type: ignore[arg-type]
-    words = (
-        f"torch {metadata.version('torch')} has no torch.utils._gone.nothing, which d4k uses to do something"
-    )
+    words = f"torch {metadata.version('torch')} has no torch.utils._gone.nothing, which d4k uses to do something"
     with pytest.raises(D4KError, match=re.escape(words)):
         _ = upstream.gone
 

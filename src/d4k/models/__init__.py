@@ -18,13 +18,16 @@ from d4k.models.headers import (
     weight_files,
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
+from d4k.models.limits import adapter_numbers, check_config, refuse_large_training, refuse_too_large
 from d4k.models.load import disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
     AUTOENCODER,
     DENOISER,
     DTYPES,
     OFFLOADS,
+    PRECISIONS,
     QUANTIZERS,
+    Quantizer,
     check_placement,
     computing_device,
     computing_dtype,
@@ -32,9 +35,10 @@ from d4k.models.placement import (
     place,
     quantization,
     resident,
+    training_dtype,
 )
 from d4k.models.run_folder import TRAINABLE, latest_state
-from d4k.models.shapes import Tokenizer, empty_pipeline
+from d4k.models.shapes import Tokenizer, config_reader, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
 
 __all__ = [
@@ -49,13 +53,17 @@ __all__ = [
     "OFFLINE",
     "OFFLOADS",
     "PART_WEIGHTS",
+    "PRECISIONS",
     "QUANTIZERS",
     "SAFE",
     "STEP_CACHES",
     "TRAINABLE",
+    "Quantizer",
     "Shapes",
     "Source",
     "Tokenizer",
+    "adapter_numbers",
+    "check_config",
     "check_model",
     "check_names",
     "check_part",
@@ -63,6 +71,7 @@ __all__ = [
     "check_single_file",
     "computing_device",
     "computing_dtype",
+    "config_reader",
     "count",
     "disk_errors",
     "empty_pipeline",
@@ -82,9 +91,12 @@ __all__ = [
     "read_card",
     "read_pickle",
     "read_shapes",
+    "refuse_large_training",
+    "refuse_too_large",
     "resident",
     "save_pipeline",
     "speed_up",
+    "training_dtype",
     "used_variant",
     "weight_files",
     "write_card",

@@ -25,6 +25,8 @@ from d4k.models.headers import (
     used_variant,
     weight_files,
 )
+from d4k.models.limits import check_config
+from d4k.models.tokenizers import check_tokenizers
 from d4k.upstream import ignored_on_load, rename_on_load
 
 __all__ = ["check_model", "check_names", "check_part", "check_single_file"]
@@ -75,6 +77,7 @@ def check_model(folder: Path, variant: str | None = None, skip: Iterable[str] = 
         raise CheckpointError(
             f"{folder} has no weights of the variant '{variant}'; it has {', '.join(_variants(folder)) or 'none'}"
         )
+    check_tokenizers(folder)
     for name, (library, cls) in parts.items():
         if library == "diffusers":
             check_part(folder / name, cls, variant)
@@ -128,6 +131,7 @@ def _present(folder: Path, variant: str | None) -> tuple[Path, ...]:
 
 def _empty(cls: Any, folder: Path) -> Any:
     config = _config(folder)
+    check_config(config, str(folder / "config.json"))
     with torch.device("meta"):
         return cls.from_config(config)
 
@@ -142,7 +146,9 @@ def _check_text_encoder(folder: Path, cls: Any, variant: str | None) -> None:
 
     for file in _present(folder, variant):
         read_shapes(file)  # a damaged one is named
-    if "quantization_config" in _config(folder):
+    config = _config(folder)
+    check_config(config, str(folder / "config.json"))
+    if "quantization_config" in config:
         return
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from attrs import evolve
 from safetensors import SafetensorError
 
 from d4k.errors import CheckpointError, D4KError, first_line
-from d4k.models.card import fetch_json
 from d4k.models.checks import check_model, check_part, check_single_file
 from d4k.models.headers import PART_WEIGHTS, SAFE, model_parts, read_pickle, used_variant
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_model
 from d4k.models.placement import DENOISER, check_placement, offload_part, place, quantization
-from d4k.models.shapes import empty_pipeline
+from d4k.models.shapes import config_reader, empty_pipeline
 from d4k.protocols import Placement
 
 __all__ = ["disk_errors", "load_pipeline", "save_pipeline"]
@@ -38,7 +36,7 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
         ConfigError: the placement cannot be had on this machine.
     """
     if placement.device.type == "meta":
-        return empty_pipeline(pipeline_class, partial(fetch_json, source, revision=placement.revision), placement.dtype)
+        return empty_pipeline(pipeline_class, config_reader(source, placement), placement.dtype)
     check_placement(placement)
     try:
         with _quiet():

@@ -6,12 +6,13 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from attrs import frozen
 
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.protocols import Placement
@@ -22,7 +23,9 @@ __all__ = [
     "DENOISER",
     "DTYPES",
     "OFFLOADS",
+    "PRECISIONS",
     "QUANTIZERS",
+    "Quantizer",
     "check_placement",
     "computing_device",
     "computing_dtype",
@@ -30,6 +33,7 @@ __all__ = [
     "place",
     "quantization",
     "resident",
+    "training_dtype",
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,8 +41,52 @@ OFFLOADS = ("model", "group", "disk")
 """Where weights rest while they are not computed with: `model` and `group` in CPU memory, `disk` in files."""
 
 
-QUANTIZERS = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
-"""How a denoiser's weights are held in fewer bits, and the package that does it."""
+@frozen
+class Quantizer:
+    """A way to hold a denoiser's linear layers in fewer bits.
+
+    Args:
+        package: that does it.
+        bytes_each: of one weight, the scales of its group included.
+        scale_each_row: whether each row has a scale besides, in the dtype of the weights.
+    """
+
+    package: str
+    bytes_each: float
+    scale_each_row: bool = False
+
+    def size(self, weight: torch.Tensor) -> int:
+        """Bytes of a weight (rows, columns) that is held so."""
+        scales = len(weight) * weight.element_size() if self.scale_each_row else 0
+        return int(weight.numel() * self.bytes_each) + scales
+
+
+QUANTIZERS: Mapping[str, Quantizer] = {
+    "int8": Quantizer("torchao", 1.0, scale_each_row=True),
+    "float8": Quantizer("torchao", 1.0, scale_each_row=True),
+    "nf4": Quantizer("bitsandbytes", 0.5 + 4 / 64),  # a float32 scale for each 64
+}
+"""How a denoiser's weights are held in fewer bits."""
+
+
+PRECISIONS: Mapping[str, torch.dtype | None] = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Mixed precision of training, and the dtype that products are computed in; None is that of the weights."""
+
+
+def training_dtype(precision: str, *, adapter: bool) -> str:
+    """The dtype that a model is loaded in to be trained, a key of `DTYPES`.
+
+    Weights that are trained need all their digits; those under an adapter no more than they are computed with.
+
+    Args:
+        precision: mixed precision of the run: "no", "bf16" or "fp16".
+        adapter: whether an adapter is trained in place of the weights.
+
+    >>> training_dtype("bf16", adapter=True), training_dtype("bf16", adapter=False)
+    ('bfloat16', 'float32')
+    """
+    narrow = PRECISIONS[precision] if adapter else None
+    return next(name for name, dtype in DTYPES.items() if dtype == (narrow or torch.float32))
 
 
 DENOISER = "transformer"
@@ -69,10 +117,10 @@ def check_placement(placement: Placement) -> None:
         )
     if offload == "disk" and quantize is not None:
         raise ConfigError("offload='disk' writes plain tensors, not quantised ones: leave out one of the two")
-    if quantize is not None and find_spec(QUANTIZERS[quantize]) is None:
-        others = sorted(name for name, package in QUANTIZERS.items() if find_spec(package))
+    if quantize is not None and find_spec(QUANTIZERS[quantize].package) is None:
+        others = sorted(name for name, way in QUANTIZERS.items() if find_spec(way.package))
         choice = f", or choose one of {', '.join(others)}" if others else ""
-        package = QUANTIZERS[quantize]
+        package = QUANTIZERS[quantize].package
         raise ConfigError(f"quantize='{quantize}' needs {package}: pip install {package}{choice}")
 
 
