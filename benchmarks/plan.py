@@ -27,6 +27,7 @@ from d4k import Backbone, Placement, create
 from d4k.planning import plan, shapes
 from d4k.planning.trace import FusedAttention, Live, trace
 from d4k.plugins import registry
+from d4k.upstream import storage_key
 
 GPU_GB = 80
 INT32 = 2**31
@@ -134,8 +135,8 @@ class Reserved(Live):  # type: ignore[no-untyped-call]
 
     def follow(self, storage: Any, size: int) -> None:
         """Take a block for it."""
-        if size and storage._cdata not in self.seen:
-            self.blocks[storage._cdata] = self.allocator.take(size)
+        if size and storage_key(storage) not in self.seen:
+            self.blocks[storage_key(storage)] = self.allocator.take(size)
         super().follow(storage, size)
 
     def forget(self, key: int) -> None:

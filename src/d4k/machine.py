@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 import torch
-from accelerate.utils import get_cpu_distributed_information
 
 from d4k.errors import ConfigError
+from d4k.upstream import get_cpu_distributed_information
 
 __all__ = ["choose_device", "free_bytes"]
 

@@ -193,7 +193,7 @@ def _check_pairs(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _settings(adapter: Adapter, alphas: Mapping[str, float]) -> dict[str, Any]:
     """Settings of peft from the tensors alone; a layer without an alpha counts 1, by diffusers' convention."""
-    from diffusers.utils.peft_utils import get_peft_kwargs
+    from d4k.upstream import get_peft_kwargs
 
     ranks = adapter.ranks
     by_rank = {f"^{layer}{UP}": rank for layer, rank in ranks.items()}

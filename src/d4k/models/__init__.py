@@ -19,13 +19,16 @@ from d4k.models.headers import (
     weight_files,
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
+from d4k.models.limits import adapter_numbers, check_config, refuse_large_training, refuse_too_large
 from d4k.models.load import check_finite, disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
     AUTOENCODER,
     DENOISER,
     DTYPES,
     OFFLOADS,
+    PRECISIONS,
     QUANTIZERS,
+    Quantizer,
     check_placement,
     computing_device,
     computing_dtype,
@@ -33,6 +36,7 @@ from d4k.models.placement import (
     place,
     quantization,
     resident,
+    training_dtype,
 )
 from d4k.models.reference import (
     AppliedAdapter,
@@ -45,7 +49,7 @@ from d4k.models.reference import (
     split_settings,
 )
 from d4k.models.run_folder import OPTIMIZER, STATE, TRAINABLE, RunFolder
-from d4k.models.shapes import Tokenizer, empty_pipeline
+from d4k.models.shapes import Tokenizer, config_reader, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
 
 __all__ = [
@@ -59,6 +63,7 @@ __all__ = [
     "OFFLOADS",
     "OPTIMIZER",
     "PART_WEIGHTS",
+    "PRECISIONS",
     "QUANTIZERS",
     "SAFE",
     "STATE",
@@ -70,10 +75,13 @@ __all__ = [
     "Loading",
     "Model",
     "ModelRef",
+    "Quantizer",
     "RunFolder",
     "Shapes",
     "Tokenizer",
     "Training",
+    "adapter_numbers",
+    "check_config",
     "check_finite",
     "check_model",
     "check_names",
@@ -82,6 +90,7 @@ __all__ = [
     "check_single_file",
     "computing_device",
     "computing_dtype",
+    "config_reader",
     "count",
     "disk_errors",
     "empty_pipeline",
@@ -102,11 +111,14 @@ __all__ = [
     "read_card",
     "read_pickle",
     "read_shapes",
+    "refuse_large_training",
+    "refuse_too_large",
     "registered_checkpoint",
     "resident",
     "save_pipeline",
     "speed_up",
     "split_settings",
+    "training_dtype",
     "used_variant",
     "weight_files",
     "write_card",

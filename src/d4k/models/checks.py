@@ -25,6 +25,9 @@ from d4k.models.headers import (
     used_variant,
     weight_files,
 )
+from d4k.models.limits import check_config
+from d4k.models.tokenizers import check_tokenizers
+from d4k.upstream import ignored_on_load, rename_on_load
 
 __all__ = ["check_model", "check_names", "check_part", "check_single_file"]
 
@@ -81,6 +84,7 @@ def check_model(folder: Path, variant: str | None = None, skip: Iterable[str] = 
             f"{folder} has no weights of the variant '{variant}'; it has {', '.join(_variants(folder)) or 'none'}"
         )
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
+    check_tokenizers(folder)
     for name, (library, cls) in parts.items():
         if library == "diffusers":
             check_part(folder / name, cls, variant)
@@ -131,8 +135,8 @@ def check_part(folder: Path, cls: Any, variant: str | None = None) -> None:
         return  # its tensors are those of the quantiser, which checks them itself
     model = _empty(cls, folder)
     named = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
-    model._fix_state_dict_keys_on_load(named)  # diffusers reads some old names
-    ignored = cls._keys_to_ignore_on_load_unexpected or ()
+    rename_on_load(model, named)
+    ignored = ignored_on_load(cls)
     kept = {name: tensor for name, tensor in named.items() if not any(re.search(pattern, name) for pattern in ignored)}
     check_names(str(folder), _shapes(kept), _shapes(model.state_dict()))
 
@@ -148,6 +152,7 @@ def _present(folder: Path, variant: str | None) -> tuple[Path, ...]:
 
 def _empty(cls: Any, folder: Path) -> Any:
     config = _config(folder)
+    check_config(config, str(folder / "config.json"))
     with torch.device("meta"):
         return cls.from_config(config)
 
@@ -162,7 +167,9 @@ def _check_text_encoder(folder: Path, cls: Any, variant: str | None) -> None:
 
     for file in _present(folder, variant):
         read_shapes(file)  # a damaged one is named
-    if "quantization_config" in _config(folder):
+    config = _config(folder)
+    check_config(config, str(folder / "config.json"))
+    if "quantization_config" in config:
         return
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -195,7 +202,7 @@ def check_single_file(file: Path, cls: Any, config: Path) -> bool:
     Raises:
         CheckpointError: the file does not fit.
     """
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+    from d4k.upstream import SINGLE_FILE_LOADABLE_CLASSES
 
     expected = _shapes(_empty(cls, config).state_dict())
     found = read_shapes(file)

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ from attrs import evolve
 from safetensors import SafetensorError
 
 from d4k.errors import CheckpointError, D4KError, OutputError, first_line
-from d4k.models.card import fetch_json
 from d4k.models.checks import check_model, check_part, check_single_file
 from d4k.models.headers import PART_WEIGHTS, SAFE, model_parts, read_pickle, used_variant
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_model
 from d4k.models.placement import AUTOENCODER, DENOISER, check_placement, offload_part, place, quantization
-from d4k.models.shapes import empty_pipeline
+from d4k.models.shapes import config_reader, empty_pipeline
 from d4k.protocols import Placement
 
 __all__ = ["check_finite", "disk_errors", "load_pipeline", "save_pipeline"]
@@ -43,8 +41,7 @@ def load_pipeline(pipeline_class: Any, source: str, placement: Placement) -> Any
     """
     try:
         if placement.device.type == "meta":
-            read = partial(fetch_json, source, revision=placement.revision)
-            return empty_pipeline(pipeline_class, read, placement.dtype)
+            return empty_pipeline(pipeline_class, config_reader(source, placement), placement.dtype)
         check_placement(placement)
         with _quiet():
             return _place(_read_pipeline(pipeline_class, source, placement), placement)
@@ -99,7 +96,7 @@ def check_finite(parts: Mapping[str, Any], error: type[D4KError] = CheckpointErr
             if plain and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
                 raise error(
                     f"'{tensor_name}' of its {name} holds values that are not finite numbers (NaN or infinity). "
-                    "Is the file damaged, or are its numbers too large for the dtype? Get it again, or use another dtype"
+                    "Is the file damaged, or are its numbers too large for the dtype? Get it again, or take another"
                 )
 
 

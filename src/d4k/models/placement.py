@@ -6,22 +6,26 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from attrs import frozen
 
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.protocols import Placement
+from d4k.upstream import accelerate_hook, has_hooks
 
 __all__ = [
     "AUTOENCODER",
     "DENOISER",
     "DTYPES",
     "OFFLOADS",
+    "PRECISIONS",
     "QUANTIZERS",
+    "Quantizer",
     "check_placement",
     "computing_device",
     "computing_dtype",
@@ -29,6 +33,7 @@ __all__ = [
     "place",
     "quantization",
     "resident",
+    "training_dtype",
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,8 +41,52 @@ OFFLOADS = ("model", "group", "disk")
 """Where weights rest while they are not computed with: `model` and `group` in CPU memory, `disk` in files."""
 
 
-QUANTIZERS = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
-"""How a denoiser's weights are held in fewer bits, and the package that does it."""
+@frozen
+class Quantizer:
+    """A way to hold a denoiser's linear layers in fewer bits.
+
+    Args:
+        package: that does it.
+        bytes_each: of one weight, the scales of its group included.
+        scale_each_row: whether each row has a scale besides, in the dtype of the weights.
+    """
+
+    package: str
+    bytes_each: float
+    scale_each_row: bool = False
+
+    def size(self, weight: torch.Tensor) -> int:
+        """Bytes of a weight (rows, columns) that is held so."""
+        scales = len(weight) * weight.element_size() if self.scale_each_row else 0
+        return int(weight.numel() * self.bytes_each) + scales
+
+
+QUANTIZERS: Mapping[str, Quantizer] = {
+    "int8": Quantizer("torchao", 1.0, scale_each_row=True),
+    "float8": Quantizer("torchao", 1.0, scale_each_row=True),
+    "nf4": Quantizer("bitsandbytes", 0.5 + 4 / 64),  # a float32 scale for each 64
+}
+"""How a denoiser's weights are held in fewer bits."""
+
+
+PRECISIONS: Mapping[str, torch.dtype | None] = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Mixed precision of training, and the dtype that products are computed in; None is that of the weights."""
+
+
+def training_dtype(precision: str, *, adapter: bool) -> str:
+    """The dtype that a model is loaded in to be trained, a key of `DTYPES`.
+
+    Weights that are trained need all their digits; those under an adapter no more than they are computed with.
+
+    Args:
+        precision: mixed precision of the run: "no", "bf16" or "fp16".
+        adapter: whether an adapter is trained in place of the weights.
+
+    >>> training_dtype("bf16", adapter=True), training_dtype("bf16", adapter=False)
+    ('bfloat16', 'float32')
+    """
+    narrow = PRECISIONS[precision] if adapter else None
+    return next(name for name, dtype in DTYPES.items() if dtype == (narrow or torch.float32))
 
 
 DENOISER = "transformer"
@@ -68,10 +117,10 @@ def check_placement(placement: Placement) -> None:
         )
     if offload == "disk" and quantize is not None:
         raise ConfigError("offload='disk' writes plain tensors, not quantised ones: leave out one of the two")
-    if quantize is not None and find_spec(QUANTIZERS[quantize]) is None:
-        others = sorted(name for name, package in QUANTIZERS.items() if find_spec(package))
+    if quantize is not None and find_spec(QUANTIZERS[quantize].package) is None:
+        others = sorted(name for name, way in QUANTIZERS.items() if find_spec(way.package))
         choice = f", or choose one of {', '.join(others)}" if others else ""
-        package = QUANTIZERS[quantize]
+        package = QUANTIZERS[quantize].package
         raise ConfigError(f"quantize='{quantize}' needs {package}: pip install {package}{choice}")
 
 
@@ -111,7 +160,7 @@ def offload_part(part: torch.nn.Module, name: str, placement: Placement) -> None
 
     The autoencoder moves as a whole: its modules are called one by one, in an order of their own.
     """
-    if hasattr(part, "_hf_hook") or hasattr(part, "_diffusers_hook"):
+    if has_hooks(part):
         return
     if name == AUTOENCODER:
         from accelerate import cpu_offload_with_hook
@@ -158,7 +207,7 @@ def resident(module: Any) -> Iterator[None]:
     Args:
         module: such as `pipeline.vae`.
     """
-    hook = getattr(module, "_hf_hook", None)
+    hook = accelerate_hook(module)
     if hook is None:
         yield
         return
@@ -171,7 +220,7 @@ def resident(module: Any) -> Iterator[None]:
 
 def computing_device(module: Any) -> torch.device:
     """Where a module computes: that of its weights, unless they are offloaded."""
-    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None) or getattr(module, "device", None)
+    device = getattr(accelerate_hook(module), "execution_device", None) or getattr(module, "device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from d4k.errors import ConfigError, UnknownNameError
+from d4k.upstream import attention_backends, chooses_attention, repeat_blocks, reset_step_cache
 
 __all__ = ["STEP_CACHES", "holding_step_cache", "speed_up"]
 
@@ -43,13 +44,11 @@ def speed_up(
 
 
 def _set_attention(module: Any, name: str) -> None:
-    from diffusers.models.attention_dispatch import AttentionBackendName
-
-    known = [backend.value for backend in AttentionBackendName]
+    known = attention_backends()
     if name not in known:
         raise UnknownNameError("attention", name, [backend for backend in known if not backend.startswith("_")])
     processors = [getattr(part, "processor", None) for part in module.modules()]
-    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+    if not any(chooses_attention(processor) for processor in processors):
         raise ConfigError(
             f"diffusers' {type(module).__name__} always uses torch's scaled dot-product attention: leave attention out"
         )
@@ -83,9 +82,8 @@ def _compile(module: Any) -> None:
             "compile needs a C++ compiler, and there is none on the PATH: "
             "install one, such as apt install g++, or leave compile out"
         )
-    if not getattr(module, "_repeated_blocks", None):
-        lists = [part for part in module.children() if isinstance(part, torch.nn.ModuleList)]
-        module._repeated_blocks = sorted({type(block).__name__ for blocks in lists for block in blocks})
+    lists = [part for part in module.children() if isinstance(part, torch.nn.ModuleList)]
+    repeat_blocks(module, sorted({type(block).__name__ for blocks in lists for block in blocks}))
     module.compile_repeated_blocks()
 
 
@@ -99,4 +97,4 @@ def holding_step_cache(module: Any) -> Iterator[None]:
         with module.cache_context("d4k"):
             yield
     finally:
-        module._reset_stateful_cache()
+        reset_step_cache(module)

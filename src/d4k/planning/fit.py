@@ -14,6 +14,7 @@ from d4k.models import DENOISER, QUANTIZERS
 __all__ = ["Choice", "Machine", "choose", "measure"]
 
 GB = 1e9
+BFLOAT16 = 2  # bytes
 WORK_GB = 4.0
 """Set aside for activations and the autoencoder; a picture of 4096x4096 at stride 16 takes about that."""
 
@@ -48,7 +49,8 @@ def measure(device: torch.device) -> Machine:
     """What this machine has free now."""
     memory, free = free_bytes(torch.device("cpu")) / GB, free_bytes(device) / GB
     free = min(free, memory) if device.type == "mps" else free  # it is the same memory
-    return Machine(device.type, free, memory, frozenset(p for p in QUANTIZERS.values() if find_spec(p)))
+    packages = {way.package for way in QUANTIZERS.values()}
+    return Machine(device.type, free, memory, frozenset(filter(find_spec, packages)))
 
 
 def choose(machine: Machine, parts: Mapping[str, int]) -> list[Choice]:
@@ -74,7 +76,8 @@ def choose(machine: Machine, parts: Mapping[str, int]) -> list[Choice]:
 
 def _for_cpu(machine: Machine, parts: Mapping[str, int]) -> list[Choice]:
     total, denoiser = sum(parts.values()) / GB, parts.get(DENOISER, 0) / GB
-    if "torchao" in machine.packages and total - denoiser / 2 + WORK_GB <= machine.memory_gb:
+    saved = denoiser * (1 - QUANTIZERS["int8"].bytes_each / BFLOAT16)
+    if QUANTIZERS["int8"].package in machine.packages and total - saved + WORK_GB <= machine.memory_gb:
         return [Choice("quantize", "int8", f"{total:.1f} GB of weights do not fit; halves those of the denoiser")]
     return [
         Choice("offload", "disk", f"{total:.1f} GB of weights do not fit; reads them layer by layer, which is slow")
@@ -90,15 +93,11 @@ def _for_accelerator(machine: Machine, parts: Mapping[str, int]) -> list[Choice]
         return [Choice("offload", "disk", f"{total:.1f} GB of weights fit neither on the device nor in main memory")]
     if max(denoiser, others) <= room:
         return [Choice("offload", "model", "the parts fit one at a time; each waits in main memory for its turn")]
-    for name, share in (("int8", 2), ("nf4", 4)):
-        if QUANTIZERS[name] in machine.packages and max(denoiser / share, others) <= room:
+    for name in ("int8", "nf4"):
+        left = denoiser * QUANTIZERS[name].bytes_each / BFLOAT16
+        if QUANTIZERS[name].package in machine.packages and max(left, others) <= room:
             return [
-                Choice(
-                    "quantize", name, f"a denoiser of {denoiser:.1f} GB does not fit; takes a {_PART[share]} of that"
-                ),
+                Choice("quantize", name, f"a denoiser of {denoiser:.1f} GB does not fit; makes it {left:.1f} GB"),
                 Choice("offload", "model", "the parts fit one at a time; each waits in main memory for its turn"),
             ]
     return [Choice("offload", "group", "no part fits as a whole; layers come from main memory one by one")]
-
-
-_PART = {2: "half", 4: "quarter"}

@@ -15,11 +15,18 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
+
+from d4k.planning.known import Known
+from d4k.upstream import (
+    TorchDispatchMode,
+    _engine_run_backward,
+    fused_attention,
+    operation_flops,
+    storage_key,
+    tree_leaves,
+    tree_map,
+)
 
 __all__ = ["Trace", "trace"]
 
@@ -52,15 +59,19 @@ class Trace:
     flops: int
 
 
-def trace(run: Callable[[], Tensor], autocast: torch.dtype | None = None) -> Trace:
+def trace(run: Callable[[], Tensor], autocast: torch.dtype | None = None, ones: Iterable[Tensor] = ()) -> Trace:
     """Run something on meta tensors, and add up what it would take beside the tensors that are there before.
 
     Args:
         run: the computation; where its result requires a gradient, its mean square is differentiated.
         autocast: the narrow dtype of mixed precision.
+        ones: tensors whose values may be read, such as masks; they are taken to be full of ones.
+
+    Raises:
+        UnknownValueError: a value is read that does not follow from these.
     """
     modes: list[Any] = [FusedAttention()] if autocast is None else [FusedAttention(), Autocast(autocast)]
-    with Live() as live:
+    with Live() as live, Known(ones):
         with _all(modes):
             result = run()
         for mode in modes:
@@ -100,20 +111,21 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor):
-                self.follow(leaf.untyped_storage(), 0)  # unless an operation made it, it was there before
+        for leaf in _on_meta((args, kwargs)):
+            self.follow(leaf.untyped_storage(), 0)  # unless an operation made it, it was there before
         result = func(*args, **kwargs)
-        if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.follow(leaf.untyped_storage(), leaf.untyped_storage().nbytes())
+        made = _on_meta(result)
+        if not made:
+            return result  # small values that are computed beside the trace
+        if (count := operation_flops(func)) is not None:
+            self.flops += count(*args, **kwargs, out_val=result)
+        for leaf in made:
+            self.follow(leaf.untyped_storage(), leaf.untyped_storage().nbytes())
         return result
 
     def follow(self, storage: Any, size: int) -> None:
         """Count a storage as `size` bytes until it is freed, unless it is followed already."""
-        key = storage._cdata
+        key = storage_key(storage)
         if key not in self.seen:
             self.seen[key] = size
             self.now += size
@@ -123,6 +135,10 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def forget(self, key: int) -> None:
         """Count it no longer."""
         self.now -= self.seen.pop(key)
+
+
+def _on_meta(arguments: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.device.type == "meta"]
 
 
 class FusedAttention(TorchFunctionMode):
@@ -154,8 +170,7 @@ def attention(
     if attn_mask is not None:
         attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
     grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
-    kernel: Any = torch.ops.aten._scaled_dot_product_efficient_attention
-    result: Tensor = kernel(query, key, value, attn_mask, grad, dropout_p, is_causal, scale=scale)[0]
+    result: Tensor = fused_attention()(query, key, value, attn_mask, grad, dropout_p, is_causal, scale=scale)[0]
     return result
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from accelerate.utils import get_cpu_distributed_information
 from attrs import field, frozen
 from PIL.Image import Image
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from d4k.files import write_text
 from d4k.images import read_recipe, save_picture
 from d4k.sampling.loop import SamplingStep
 from d4k.sampling.recipe import check_recipe
+from d4k.upstream import get_cpu_distributed_information
 
 __all__ = ["INDEX", "Draw", "Job", "Planned", "Progress", "generate_planned", "name_files", "refuse_foreign"]
 

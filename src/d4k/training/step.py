@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import patch_environment
 
 from d4k.config import RunConfig
 from d4k.errors import D4KError
@@ -18,6 +16,7 @@ from d4k.flow import sigma_weight
 from d4k.protocols import Backbone, FlowStep, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.data.samples import Feed
+from d4k.upstream import patch_environment, reset_accelerator
 
 __all__ = []
 
@@ -96,7 +95,7 @@ def _dropout(config: RunConfig, number: int, device: torch.device) -> Iterator[N
 def make_accelerator(config: RunConfig, device: torch.device) -> Accelerator:
     """What runs the steps on a device, set up by the run's own settings and by nothing else."""
     # a second run in one process may ask for another precision or device, which accelerate's shared state would refuse
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_accelerator()
     with _without_environment(), patch_environment(ACCELERATE_TORCH_DEVICE=str(device)):
         return Accelerator(
             gradient_accumulation_steps=config.training.accumulation,
