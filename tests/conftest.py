@@ -60,6 +60,7 @@ class FakeBackbone:
     source: str = ""
     seed: int = field(default=0, kw_only=True)
     trainable: nn.Module = field(init=False)
+    vae: nn.Module = field(init=False, factory=nn.Identity)
 
     @property
     def latent(self) -> LatentSpec:
@@ -75,7 +76,7 @@ class FakeBackbone:
 
     @property
     def components(self) -> dict[str, nn.Module]:
-        return {"denoiser": self.trainable}
+        return {"denoiser": self.trainable, "vae": self.vae}
 
     def load(self, placement: Placement) -> None:
         with torch.random.fork_rng():
@@ -91,7 +92,8 @@ class FakeBackbone:
         tensors = {"text": _hashed(prompts)}
         if negative is not None:
             tensors["negative"] = _hashed([negative] * len(prompts))
-        return Conditioning(tensors)
+        device = next(self.trainable.parameters()).device
+        return Conditioning({name: tensor.to(device) for name, tensor in tensors.items()})
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return nn.functional.pixel_unshuffle(pixels, FACTOR)

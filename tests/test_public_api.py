@@ -32,7 +32,7 @@ MODULES = {
     "velocity_from_clean",
     "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe save_picture to_float to_picture "
     "to_tensor to_uint8",
-    "testing": "check_backbone check_dataset check_loss check_metric check_shapes",
+    "testing": "check_against_diffusers check_backbone check_dataset check_loss check_metric check_shapes",
 }
 
 SIGNATURES = {

@@ -12,12 +12,9 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransf
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.config import FlowSettings
 from d4k.plugins import registry
-from d4k.sampling import sample_latents, starting_noise
-from d4k.testing import check_backbone
+from d4k.testing import check_against_diffusers, check_backbone
 from d4k.training import trained_with
 from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
-
-PROMPTS = ["a tabby cat", "a rocket lifting off at night"]
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +27,16 @@ def test_it_satisfies_the_contract(pipe):
     check_backbone(pipe.backbone)
 
 
-@pytest.mark.parametrize(("width", "height", "guidance"), [(256, 256, 4.0), (192, 320, 1.0)])
-def test_latents_equal_the_stock_pipeline(pipe, width, height, guidance):
-    """Same checkpoint, prompts, seeds, steps and size: latents within 1e-4 of diffusers' own pipeline in float32."""
-    stock = pipe.backbone.pipeline(
-        PROMPTS,
-        width=width,
-        height=height,
-        num_inference_steps=6,
-        guidance_scale=guidance,
-        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
-        max_sequence_length=24,
-        output_type="latent",
-    ).images
-    stock = unpack(stock, height // 8, width // 8)
-    noise = starting_noise(pipe.backbone, [3, 4], width, height)
-
-    ours = sample_latents(pipe.backbone, PROMPTS, noise, steps=6, guidance=guidance)
-
-    assert (ours - stock).abs().max() <= 1e-4
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"width": 256, "height": 256, "guidance_scale": 4.0},
+        {"width": 192, "height": 320, "guidance_scale": 1.0},
+    ],
+)
+def test_pictures_equal_the_stock_pipeline(pipe, call):
+    """Same checkpoint, prompts, seeds, steps and size: latents and pixels are those of diffusers' own pipeline."""
+    check_against_diffusers(pipe.backbone, max_sequence_length=24, **call)
 
 
 def test_a_negative_prompt_is_ignored_with_a_warning(pipe):
@@ -76,41 +64,8 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, use_dynamic_shifting=True)
     backbone = FluxBackbone(pipe.backbone.source)
     backbone.attach(stock)
-    expected = stock(
-        "a tabby cat",
-        width=320,
-        height=256,
-        num_inference_steps=4,
-        guidance_scale=1.0,
-        generator=torch.Generator().manual_seed(0),
-        max_sequence_length=24,
-        output_type="latent",
-    ).images
-    expected = unpack(expected, 32, 40)
 
-    ours = sample_latents(backbone, ["a tabby cat"], starting_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
-
-    assert (ours - expected).abs().max() <= 1e-4
-
-
-def test_pixels_equal_the_stock_pipeline(pipe):
-    """Scale and shift of the autoencoder are applied: the decoded picture is diffusers' own."""
-    stock = pipe.backbone.pipeline(
-        "a tabby cat",
-        width=256,
-        height=256,
-        num_inference_steps=3,
-        guidance_scale=1.0,
-        generator=torch.Generator().manual_seed(0),
-        max_sequence_length=24,
-        output_type="pt",
-    ).images
-
-    noise = starting_noise(pipe.backbone, [0], 256, 256)
-    latents = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=1.0)
-    ours = pipe.backbone.decode(latents) / 2 + 0.5
-
-    assert (ours.clamp(0, 1) - stock).abs().max() <= 1e-4
+    check_against_diffusers(backbone, width=320, height=256, guidance_scale=1.0, max_sequence_length=24)
 
 
 @pytest.mark.parametrize("positions", ["native", "interpolate"])

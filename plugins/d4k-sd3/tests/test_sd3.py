@@ -12,11 +12,9 @@ from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.plugins import registry
-from d4k.sampling import check_size, sample_latents, starting_noise
-from d4k.testing import check_backbone
+from d4k.sampling import check_size
+from d4k.testing import check_against_diffusers, check_backbone
 from d4k_sd3.backbone import SD3Backbone, stretch_positions
-
-PROMPTS = ["a tabby cat", "a rocket lifting off at night"]
 
 
 @pytest.fixture(scope="module")
@@ -29,44 +27,17 @@ def test_it_satisfies_the_contract(pipe):
     check_backbone(pipe.backbone)
 
 
-@pytest.mark.parametrize(("width", "height", "guidance"), [(256, 256, 4.0), (192, 320, 1.0)])
-def test_latents_equal_the_stock_pipeline(pipe, width, height, guidance):
-    """Same checkpoint, prompts, seeds, steps and size: latents within 1e-4 of diffusers' own pipeline in float32."""
-    stock = pipe.backbone.pipeline(
-        PROMPTS,
-        width=width,
-        height=height,
-        num_inference_steps=6,
-        guidance_scale=guidance,
-        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
-        max_sequence_length=24,
-        output_type="latent",
-    ).images
-    noise = starting_noise(pipe.backbone, [3, 4], width, height)
-
-    ours = sample_latents(pipe.backbone, PROMPTS, noise, steps=6, guidance=guidance)
-
-    assert (ours - stock).abs().max() <= 1e-4
-
-
-def test_a_negative_prompt_equals_the_stock_pipeline(pipe):
-    """A negative prompt steers as it does in diffusers."""
-    stock = pipe.backbone.pipeline(
-        "a tabby cat",
-        negative_prompt="a brick wall",
-        width=256,
-        height=256,
-        num_inference_steps=3,
-        guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(0),
-        max_sequence_length=24,
-        output_type="latent",
-    ).images
-    noise = starting_noise(pipe.backbone, [0], 256, 256)
-
-    ours = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=4.0, negative_prompt="a brick wall")
-
-    assert (ours - stock).abs().max() <= 1e-4
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"width": 256, "height": 256, "guidance_scale": 4.0},
+        {"width": 192, "height": 320, "guidance_scale": 1.0},
+        {"guidance_scale": 4.0, "negative_prompt": "a brick wall"},
+    ],
+)
+def test_pictures_equal_the_stock_pipeline(pipe, call):
+    """Same checkpoint, prompts, seeds, steps and size: latents and pixels are those of diffusers' own pipeline."""
+    check_against_diffusers(pipe.backbone, max_sequence_length=24, **call)
 
 
 def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
@@ -75,40 +46,8 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, use_dynamic_shifting=True)
     backbone = SD3Backbone(pipe.backbone.source)
     backbone.attach(stock)
-    expected = stock(
-        "a tabby cat",
-        width=320,
-        height=256,
-        num_inference_steps=4,
-        guidance_scale=1.0,
-        generator=torch.Generator().manual_seed(0),
-        max_sequence_length=24,
-        output_type="latent",
-    ).images
 
-    ours = sample_latents(backbone, ["a tabby cat"], starting_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
-
-    assert (ours - expected).abs().max() <= 1e-4
-
-
-def test_pixels_equal_the_stock_pipeline(pipe):
-    """Scale and shift of the autoencoder are applied: the decoded picture is diffusers' own."""
-    stock = pipe.backbone.pipeline(
-        "a tabby cat",
-        width=256,
-        height=256,
-        num_inference_steps=3,
-        guidance_scale=1.0,
-        generator=torch.Generator().manual_seed(0),
-        max_sequence_length=24,
-        output_type="pt",
-    ).images
-
-    noise = starting_noise(pipe.backbone, [0], 256, 256)
-    latents = sample_latents(pipe.backbone, ["a tabby cat"], noise, steps=3, guidance=1.0)
-    ours = pipe.backbone.decode(latents) / 2 + 0.5
-
-    assert (ours.clamp(0, 1) - stock).abs().max() <= 1e-4
+    check_against_diffusers(backbone, width=320, height=256, guidance_scale=1.0, max_sequence_length=24)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,20 @@
+"""The contracts of the four protocols as checks: run one line against your implementation.
+
+Each check raises AssertionError with a sentence that says which part of the contract does not hold.
+"""
+
+from d4k.testing.backbones import check_backbone
+from d4k.testing.datasets import check_dataset
+from d4k.testing.losses import check_loss
+from d4k.testing.metrics import check_metric
+from d4k.testing.reference import check_against_diffusers
+from d4k.testing.shapes import check_shapes
+
+__all__ = [
+    "check_against_diffusers",
+    "check_backbone",
+    "check_dataset",
+    "check_loss",
+    "check_metric",
+    "check_shapes",
+]
