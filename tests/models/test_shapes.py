@@ -13,14 +13,14 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from d4k import CheckpointError, Placement
-from d4k.models import Tokenizer, config_reader, empty_pipeline, find_model, load_pipeline
+from d4k.models import ModelRef, Tokenizer, config_reader, empty_pipeline, find_model, load_pipeline
 
 META = Placement(torch.device("meta"), torch.float32)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(find_model("tiny-sd3").location, tmp_path / "model"))
+    return Path(shutil.copytree(find_model(ModelRef("tiny-sd3")).location, tmp_path / "model"))
 
 
 def change(file: Path, **values: Any) -> None:

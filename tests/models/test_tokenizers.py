@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from d4k import CheckpointError, Pipeline
-from d4k.models import find_model
+from d4k.models import ModelRef, find_model
 from d4k.models.tokenizers import check_tokenizers
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(find_model("tiny-sd3").location, tmp_path / "model"))
+    return Path(shutil.copytree(find_model(ModelRef("tiny-sd3")).location, tmp_path / "model"))
 
 
 def folder(tmp_path: Path, kind: str, *files: str) -> Path:

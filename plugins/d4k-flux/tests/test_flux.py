@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransf
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.config import FlowSettings
 from d4k.plugins import registry
+from d4k.sampling import SamplingSettings, sample_latents
 from d4k.testing import check_against_diffusers, check_backbone
 from d4k.training import trained_with
 from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
@@ -158,7 +159,7 @@ def test_positions_are_the_same_in_training_as_in_sampling():
     noisy, sigma = torch.zeros(1, 16, 66, 66), torch.tensor([0.5])
     with torch.autocast("cpu", torch.bfloat16):
         backbone.velocity(noisy, sigma, text)
-    sample_latents(backbone, ["a tabby cat"], noisy, steps=1, guidance=1.0)
+    sample_latents(backbone, ["a tabby cat"], noisy, SamplingSettings(528, 528, steps=1, guidance=1.0))
 
     training, sampling = seen
     assert torch.equal(training, sampling)

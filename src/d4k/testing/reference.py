@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from d4k.protocols import Backbone
-from d4k.sampling import SamplingStep, sample_latents, starting_noise
+from d4k.sampling import SamplingSettings, SamplingStep, sample_latents, starting_noise
 from d4k.testing.attempt import attempt, check_options, distance, shape_of
 
 __all__ = ["check_against_diffusers"]
@@ -136,17 +136,12 @@ def _ours(backbone: Backbone, wanted: Wanted, seeds: list[int]) -> list[Tensor]:
         found.append(step.noisy)
 
     noise = starting_noise(backbone, seeds, wanted.width, wanted.height)
+    settings = SamplingSettings(
+        wanted.width, wanted.height, steps=wanted.steps, guidance=wanted.guidance, negative_prompt=wanted.negative
+    )
     attempt(
         "sampling with d4k",
-        lambda: sample_latents(
-            backbone,
-            wanted.prompts,
-            noise,
-            steps=wanted.steps,
-            guidance=wanted.guidance,
-            negative_prompt=wanted.negative,
-            on_step=keep,
-        ),
+        lambda: sample_latents(backbone, wanted.prompts, noise, settings, on_step=keep),
     )
     return found
 

@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from d4k import Conditioning, ConfigError, Pipeline, Placement, create
-from d4k.sampling import SamplingStep, sample, sample_latents, starting_noise
+from d4k.sampling import SamplingSettings, SamplingStep, sample, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
 from d4k_sana.backbone import SanaBackbone
 
@@ -103,9 +103,10 @@ def stock(pipe: Pipeline, prompts: list[str], output: str = "latent", **settings
 
 def ours(pipe: Pipeline, prompts: list[str], **settings: Any) -> torch.Tensor:
     """The same through the core's sampling loop."""
-    settings = {"steps": 6, "guidance": 4.5} | settings
+    on_step = settings.pop("on_step", None)
     noise = starting_noise(pipe.backbone, range(len(prompts)), 96, 160)
-    return sample_latents(pipe.backbone, prompts, noise, **settings)
+    chosen = SamplingSettings(96, 160, **{"steps": 6, "guidance": 4.5, **settings})
+    return sample_latents(pipe.backbone, prompts, noise, chosen, on_step=on_step)
 
 
 def test_it_satisfies_the_contract(pipe):
@@ -145,8 +146,8 @@ def test_encoding_is_scaled_as_decoding_is(pipe):
 
 def test_every_picture_begins_with_a_scheduler_of_its_own(pipe):
     """The multistep solver keeps a history: a picture is the same after another one as beside it."""
-    settings = {"width": 64, "height": 64, "steps": 4, "guidance": 4.5}
-    apart, together = (list(sample(pipe.backbone, PROMPTS, [0, 1], batch_size=size, **settings)) for size in (1, 2))
+    settings = SamplingSettings(64, 64, steps=4, guidance=4.5)
+    apart, together = (list(sample(pipe.backbone, PROMPTS, [0, 1], settings, batch_size=size)) for size in (1, 2))
 
     assert all((a.int() - b.int()).abs().max() <= 1 for a, b in zip(apart, together, strict=True))
 
