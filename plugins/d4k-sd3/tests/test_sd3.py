@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DiffusionPipeline, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    UniPCMultistepScheduler,
+)
 from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from_grid
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
@@ -87,6 +95,38 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     ).images
 
     ours = sample_latents(backbone, ["a tabby cat"], starting_noise(backbone, [0], 320, 256), steps=4, guidance=1.0)
+
+    assert (ours - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers, with NumPy 2
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        FlowMatchHeunDiscreteScheduler(shift=3.0),
+        DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0),
+        UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_other_solvers_equal_the_stock_pipeline(pipe, scheduler):
+    """A second-order or multistep scheduler in the model is driven as diffusers drives it."""
+    stock = StableDiffusion3Pipeline.from_pipe(pipe.backbone.pipeline)
+    stock.scheduler = scheduler
+    backbone = SD3Backbone(pipe.backbone.source)
+    backbone.attach(stock)
+    expected = stock(
+        "a tabby cat",
+        width=128,
+        height=96,
+        num_inference_steps=4,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0),
+        max_sequence_length=24,
+        output_type="latent",
+    ).images
+
+    ours = sample_latents(backbone, ["a tabby cat"], starting_noise(backbone, [0], 128, 96), steps=4, guidance=4.0)
 
     assert (ours - expected).abs().max() <= 1e-4
 
