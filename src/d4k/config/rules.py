@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ def number(
         ends.append(f"{'below' if below else 'at most'} {maximum:g}")
 
     def allowed(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if not abs(value) <= sys.float_info.max:  # infinite, not a number, or a whole number beyond floats
             return False
         return (value > minimum if above else value >= minimum) and (value < maximum if below else value <= maximum)
 
@@ -86,6 +89,13 @@ def optional(rule: Validator) -> Validator:
 def _rule(allowed: Callable[[Any], bool], words: str) -> Validator:
     def check(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
         if not allowed(value):
-            raise ConfigError(f"{attribute.name} must be {words}, got {value!r}")
+            raise ConfigError(f"{attribute.name} must be {words}, got {_shown(value)}")
 
     return check
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of too many digits"
