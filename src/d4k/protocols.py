@@ -167,7 +167,7 @@ class Preset:
 
     Args:
         size: pixels a side of a square image.
-        steps: Euler steps.
+        steps: steps of the scheduler.
         guidance: scale of the guidance.
         shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
         downscale: pixels a latent row stands for where this holds; None is any. A preset of the downscale in use is

@@ -289,6 +289,18 @@ def test_what_covers_larger_sizes_is_said_where_there_is_such_an_option(pipe):
     assert (wide.max_size, wide.beyond) == (None, "")
 
 
+def test_positions_are_those_of_the_backbone_that_holds_the_pipeline():
+    """A pipeline that a backbone stretched the positions of has native ones again in another backbone."""
+    parts = Pipeline.from_pretrained("tiny-sd3", device="cpu").backbone.pipeline
+    found = []
+    for positions in ("native", "interpolate", "native"):
+        SD3Backbone("x", positions=positions, trained_size=256).attach(parts)
+        found.append(parts.transformer.pos_embed.cropped_pos_embed(64, 64))
+
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+
+
 def test_a_trained_size_below_one_token_is_refused():
     """Before anything is computed."""
     with pytest.raises(ConfigError, match="trained_size is 15, but a token of this model is 16 pixels"):
