@@ -279,3 +279,10 @@ def test_an_option_of_the_wrong_type_names_what_is_allowed(model: str, option: s
     with pytest.raises(ConfigError) as caught:
         create("backbone", backbone, source=str(tmp_path), **{option: value})
     assert str(caught.value) == f"backbone '{backbone}': {option} must be {allowed}, got {value!r}"
+
+
+@pytest.mark.parametrize("value", [10**400, 10**5000, math.nan, math.inf, -1], ids=range(5))
+def test_numbers_beyond_floats_are_refused_in_a_sentence(value: float) -> None:
+    """A whole number of any length, too, which Python would not even write."""
+    with pytest.raises(ConfigError, match="guidance must be a number of at least 0, got "):
+        create("backbone", "sd3", source="x", guidance=value)

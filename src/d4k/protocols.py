@@ -156,8 +156,8 @@ class SamplingDefaults:
     """What a loaded model samples with when the user does not say; None leaves it to the backbone's presets.
 
     Args:
-        size: width and height in pixels.
-        steps: Euler steps.
+        size: width and height in pixels, at the `downscale` in use.
+        steps: steps of the scheduler.
         guidance: scale of the guidance.
         embedded_guidance: what training uses when it is not told otherwise; None where guidance is no input of the
             denoiser.
@@ -175,7 +175,7 @@ class Preset:
 
     Args:
         size: pixels a side of a square image.
-        steps: Euler steps.
+        steps: steps of the scheduler.
         guidance: scale of the guidance.
         shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
         downscale: pixels a latent row stands for where this holds; None is any. A preset of the downscale in use is
@@ -203,7 +203,8 @@ class Placement:
         transformer: a single file, a folder or a Hub id, whose denoiser replaces that of the model.
         offload: "model" or "group" rests weights in CPU memory, "disk" in files, until they are computed with.
         quantize: such as "int8" or "nf4": hold the denoiser's weights in fewer bits.
-        memory_gb: what the autoencoder may use beside its weights; None measures what is free.
+        memory_gb: what the autoencoder may use beside its weights, in 10^9 bytes; None measures what is free. A
+            backbone keeps it, and hands it on when it encodes and decodes.
     """
 
     device: torch.device
@@ -252,11 +253,19 @@ class Backbone(Protocol):
 
     @property
     def latent(self) -> LatentSpec:
-        """The latent space. Known after `load`."""
+        """The latent space. Known after `load`.
+
+        A backbone with an option `downscale` scales `max_size` with the one in use: the same positions cover twice the
+        pixels when a latent row stands for twice as many.
+        """
 
     @property
     def defaults(self) -> SamplingDefaults:
-        """The size the model was trained at, and what its checkpoint says of sampling. Known after `load`."""
+        """The size the model was trained at, and what its checkpoint says of sampling. Known after `load`.
+
+        The backbone scales `size`, too: a model trained at 1024 pixels that is used at twice its `downscale` has as
+        many tokens at 2048.
+        """
 
     @property
     def trainable(self) -> torch.nn.Module:
@@ -279,7 +288,7 @@ class Backbone(Protocol):
         """All models by name: the denoiser, text encoders, and the autoencoder as "vae". Known after `load`."""
 
     def load(self, placement: Placement) -> None:
-        """Read the weights from `source`, as `placement` says.
+        """Read the weights from `source`, as `placement` says, and keep its `memory_gb` for the autoencoder.
 
         On the device "meta" shapes are made and no weights are read; memory is planned with these.
 
@@ -322,9 +331,15 @@ class Backbone(Protocol):
     def scheduler(self, steps: int, height: int, width: int, shift: float | None = None) -> Any:
         """A fresh diffusers flow-matching scheduler, its timesteps set for an image of this size in pixels.
 
-        Any solver will do, also one that keeps a history: each batch gets a scheduler of its own. The model is asked
-        at `timesteps / 1000`, which a scheduler may round; the solver steps from each of its `sigmas` to the next.
-        `shift` replaces what the checkpoint's configuration says, by resolution or not.
+        A deterministic solver of any order will do, also one that keeps a history: each batch gets a scheduler of its
+        own. It has as many `timesteps` as the model is to be asked, which are more than `steps` with Heun's method,
+        and one more of `sigmas`, which end at 0. The model is asked at `timesteps / 1000`, which a scheduler may
+        round; the solver steps from each of its `sigmas` to the next. They may lie on any device, and best on the CPU:
+        `d4k.backbones.flow_scheduler` leaves them there. `shift` replaces what the checkpoint's configuration says, by
+        resolution or not.
+
+        Raises:
+            ConfigError: the checkpoint's scheduler cannot be used.
         """
 
     def save(self, folder: Path) -> None:

@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransformer2DModel, UniPCMultistepScheduler
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.config import FlowSettings
 from d4k.plugins import registry
-from d4k.sampling import SamplingSettings, sample_latents
+from d4k.sampling import SamplingSettings, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
 from d4k.training import trained_with
 from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
@@ -67,6 +67,37 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     backbone.attach(stock)
 
     check_against_diffusers(backbone, width=320, height=256, guidance_scale=1.0, max_sequence_length=24)
+
+
+def _sampled(backbone, guidance):
+    noise = starting_noise(backbone, [0], 128, 96)
+    return sample_latents(backbone, ["a tabby cat"], noise, SamplingSettings(128, 96, steps=4, guidance=guidance))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers, with NumPy 2
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_multistep_solver_equals_the_stock_pipeline(pipe, dynamic):
+    """It keeps its own spacing of noise levels, as in diffusers, also where they shift by resolution."""
+    stock = FluxPipeline.from_pipe(pipe.backbone.pipeline)
+    stock.scheduler = UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0, use_dynamic_shifting=dynamic
+    )
+    backbone = FluxBackbone(pipe.backbone.source)
+    backbone.attach(stock)
+    expected = stock(
+        "a tabby cat",
+        width=128,
+        height=96,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        generator=torch.Generator().manual_seed(0),
+        max_sequence_length=24,
+        output_type="latent",
+    ).images
+
+    ours = _sampled(backbone, guidance=1.0)
+
+    assert (ours - unpack(expected, 12, 16)).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("positions", ["native", "interpolate"])

@@ -7,12 +7,20 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DiffusionPipeline, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    UniPCMultistepScheduler,
+)
 from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from_grid
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.plugins import registry
-from d4k.sampling import check_size
+from d4k.sampling import SamplingSettings, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
 from d4k_sd3.backbone import SD3Backbone, stretch_positions
 
@@ -48,6 +56,43 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     backbone.attach(stock)
 
     check_against_diffusers(backbone, width=320, height=256, guidance_scale=1.0, max_sequence_length=24)
+
+
+def _sampled(backbone, guidance):
+    noise = starting_noise(backbone, [0], 128, 96)
+    return sample_latents(backbone, ["a tabby cat"], noise, SamplingSettings(128, 96, steps=4, guidance=guidance))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers, with NumPy 2
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        FlowMatchHeunDiscreteScheduler(shift=3.0),
+        DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0),
+        UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_other_solvers_equal_the_stock_pipeline(pipe, scheduler):
+    """A second-order or multistep scheduler in the model is driven as diffusers drives it."""
+    stock = StableDiffusion3Pipeline.from_pipe(pipe.backbone.pipeline)
+    stock.scheduler = scheduler
+    backbone = SD3Backbone(pipe.backbone.source)
+    backbone.attach(stock)
+    expected = stock(
+        "a tabby cat",
+        width=128,
+        height=96,
+        num_inference_steps=4,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0),
+        max_sequence_length=24,
+        output_type="latent",
+    ).images
+
+    ours = _sampled(backbone, guidance=4.0)
+
+    assert (ours - expected).abs().max() <= 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +231,18 @@ def test_what_covers_larger_sizes_is_said_where_there_is_such_an_option(pipe):
     assert "positions='interpolate'" in pipe.backbone.latent.beyond
     wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="interpolate").backbone.latent
     assert (wide.max_size, wide.beyond) == (None, "")
+
+
+def test_positions_are_those_of_the_backbone_that_holds_the_pipeline():
+    """A pipeline that a backbone stretched the positions of has native ones again in another backbone."""
+    parts = Pipeline.from_pretrained("tiny-sd3", device="cpu").backbone.pipeline
+    found = []
+    for positions in ("native", "interpolate", "native"):
+        SD3Backbone("x", positions=positions, trained_size=256).attach(parts)
+        found.append(parts.transformer.pos_embed.cropped_pos_embed(64, 64))
+
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
 
 
 def test_a_trained_size_below_one_token_is_refused():

@@ -115,6 +115,13 @@ def optional(rule: Validator) -> Validator:
 def _rule(allowed: Callable[[Any], bool], words: str) -> Validator:
     def check(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
         if not allowed(value):
-            raise ConfigError(f"{attribute.name} must be {words}, got {value!r}")
+            raise ConfigError(f"{attribute.name} must be {words}, got {_shown(value)}")
 
     return check
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of too many digits"

@@ -32,12 +32,12 @@ class FluxBackbone:
         source: folder in the diffusers layout, or a Hub id.
         positions: `native` counts tokens, as diffusers does; `interpolate` squeezes the positions of larger images
             into the range the model was trained on.
-        trained_size: pixels a side the model was trained at; None is what diffusers draws by default.
+        trained_size: pixels a side the model was trained at; None is what diffusers samples by default.
         text_tokens: T5 tokens, at most what its tokenizer takes; None is 512, diffusers' default, or else that limit,
             and is replaced by it on loading.
         downscale: pixels a latent row stands for: 8, or 16 for the partitioned autoencoder of Diffusion-4K; None is
             what the autoencoder was made for.
-        steps: Euler steps to sample with by default; None leaves it to the presets.
+        steps: how many to sample with by default; None leaves it to the presets.
         guidance: embedded scale to sample with by default; None leaves it to the presets.
 
     Source: Black Forest Labs, FLUX.1, https://github.com/black-forest-labs/flux.

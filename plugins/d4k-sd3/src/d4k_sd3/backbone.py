@@ -36,7 +36,7 @@ class SD3Backbone:
             and is replaced by it on loading.
         downscale: pixels a latent row stands for: 8, or 16 for the partitioned autoencoder of Diffusion-4K; None is
             what the autoencoder was made for.
-        steps: Euler steps to sample with by default; None leaves it to the presets.
+        steps: how many to sample with by default; None leaves it to the presets.
         guidance: scale to sample with by default; None leaves it to the presets.
 
     Source: Esser et al. 2024, arXiv 2403.03206.
@@ -65,6 +65,7 @@ class SD3Backbone:
         self.autoencoder = backbones.ExactAutoencoder(pipeline.vae, downscale, memory_gb)
         self.text_tokens = backbones.text_length(self.text_tokens, pipeline.tokenizer_3, TEXT_TOKENS)
         trained = self._trained_patches  # refuses a trained_size that is too small
+        vars(pipeline.transformer.pos_embed).pop("cropped_pos_embed", None)  # of a backbone that held it before
         if self.positions == "interpolate":
             stretch_positions(pipeline.transformer.pos_embed, trained)
 

@@ -90,8 +90,8 @@ class SanaBackbone:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to latents (B, C, H/32, W/32)."""
         vae = self.pipeline.vae
-        latent: Tensor = vae.encode(pixels.to(backbones.computing_device(vae), vae.dtype)).latent
-        return latent * vae.config.scaling_factor
+        encoded = vae.encode(pixels.to(backbones.computing_device(vae), vae.dtype))
+        return encoded.latent * vae.config.scaling_factor  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
