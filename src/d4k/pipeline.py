@@ -219,7 +219,9 @@ class Pipeline:
     def _learn(self, adapter: Adapter, weight: float) -> None:
         """Draw as the adapter was trained where the model was not trained otherwise; say where it was."""
         other = {
-            name: value for name, value in _flat(adapter.training).items() if self._training.get(name, value) != value
+            name: value
+            for name, value in _flat(adapter.training).items()
+            if self._training.get(name, value) != value and name not in SIZE
         }
         if other and weight:
             said = ", ".join(f"{name} {value} (the model with {self._training[name]})" for name, value in other.items())
@@ -378,7 +380,8 @@ class Pipeline:
 
     def _warn_of_deviation(self, settings: Mapping[str, Any]) -> None:
         """Say once what is drawn otherwise than it was trained."""
-        odd = "" if self._warned else "; ".join(deviations(self.backbone, self._training, settings))
+        trained = {name: value for name, value in self._training.items() if name not in SIZE}
+        odd = "" if self._warned else "; ".join(deviations(self.backbone, trained, settings))
         if odd:
             self._warned = True
             warnings.warn(
@@ -574,14 +577,17 @@ def _learnt(wanted: Sequence[tuple[Adapter, float]], trained: Mapping[str, Any])
     return {name: value for name, value in facts.items() if name not in trained}
 
 
+SIZE = ("width", "height")
+
+
 def _flat(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Options beside the settings, without the size, which no setting of sampling is compared with."""
-    plain = {name: training[name] for name in ("guidance", "shift") if training.get(name) is not None}
+    """The options beside the settings."""
+    plain = {name: value for name, value in training.items() if name != "options" and value is not None}
     return {**training.get("options", {}), **plain}
 
 
 def _unflat(training: Mapping[str, Any]) -> Training:
-    plain = {name: training.get(name) for name in ("guidance", "shift")}
+    plain = {name: training.get(name) for name in (*SIZE, "guidance", "shift")}
     return Training(**plain, options={name: value for name, value in training.items() if name not in plain})
 
 

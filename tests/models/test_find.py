@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from d4k import Placement
 from d4k.errors import CheckpointError, PluginError, UnknownNameError
-from d4k.models import CARD, Source, find_model, hub, load_pipeline, save_pipeline, write_card
+from d4k.models import CARD, Source, Training, find_model, hub, load_pipeline, save_pipeline, write_card
 
 
 def model_folder(folder: Path, pipeline: str = "FakePipeline") -> Path:
@@ -60,7 +60,7 @@ class TestFindModel:
         folder = model_folder(tmp_path / "model", "Unheard")
         write_card(folder, "fake", {"seed": 3})
         assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3})
-        write_card(folder, "fake", {"seed": 3}, training={"shift": 2.0})
+        write_card(folder, "fake", {"seed": 3}, training=Training(shift=2.0))
         assert find_model(str(folder)) == Source("fake", str(folder), {"seed": 3}, training={"shift": 2.0})
 
     @pytest.mark.parametrize("name", ["fak-model", "./nowhere/model", "/nowhere", "a/b/c", "~/model"])

@@ -91,7 +91,8 @@ def test_run_leaves_the_adapter_and_a_record_of_its_base(
     ]
     assert sorted(p.name for p in (folder / "adapter").iterdir()) == [CARD, "pytorch_lora_weights.safetensors"]
     assert json.loads((folder / "adapter" / CARD).read_text()) == {
-        "format": 1, "backbone": "fake", "options": {"seed": 0}, "base": "fake-model", "training": {"downscale": 2},
+        "format": 1, "backbone": "fake", "options": {"seed": 0}, "base": "fake-model",
+        "training": {"width": 16, "height": 16},
     }  # fmt: skip
     assert (run.adapter, run.model) == (folder / "adapter", folder)
     state = folder / "checkpoints" / "step-00000002"
@@ -321,7 +322,7 @@ def test_a_model_takes_over_how_its_adapter_was_trained(tmp_path: Path) -> None:
         other.generate("a cup", **settings)
     later = Pipeline.from_pretrained("tiny-sd3", device="cpu")
     later.load_adapter(run)
-    with pytest.warns(UserWarning, match="downscale 8, trained 16; positions native, trained interpolate"):
+    with pytest.warns(UserWarning, match="positions native, trained interpolate; downscale 8, trained 16"):
         later.generate("a cup", **settings)
     off = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters={run: 0.0})
     assert off.backbone.latent.downscale == 8

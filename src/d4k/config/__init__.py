@@ -1,6 +1,7 @@
 """Settings: what is allowed, how they are read and written, and the sections of a training run."""
 
-from d4k.config.rules import Validator, flag, names, number, one_of, optional, table, text, whole
+from d4k.config.choices import CROPS, DENSITIES, OPTIMIZERS, PRECISIONS, SCHEDULES, WEIGHTINGS
+from d4k.config.rules import Validator, flag, names, number, one_of, optional, shown, table, text, whole
 from d4k.config.run import (
     AdapterSettings,
     Component,
@@ -14,6 +15,12 @@ from d4k.config.run import (
 from d4k.config.toml import T, from_mapping, read_toml, settings_class, with_settings, write_toml
 
 __all__ = [
+    "CROPS",
+    "DENSITIES",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "WEIGHTINGS",
     "AdapterSettings",
     "Component",
     "DataSettings",
@@ -32,6 +39,7 @@ __all__ = [
     "optional",
     "read_toml",
     "settings_class",
+    "shown",
     "table",
     "text",
     "whole",
