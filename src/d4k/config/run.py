@@ -34,8 +34,8 @@ class Component:
     """A registered dataset or loss by name.
 
     Args:
-        name: Which one to use, by a name that `d4k plugins` lists.
-        options: Options of the class behind that name, such as `options.path` of `folder`.
+        name: Name of the dataset or loss to use, as `d4k plugins` lists it.
+        options: Options of the class behind that name, each set as `options.NAME = value`.
     """
 
     name: str = field(validator=text())
@@ -67,8 +67,9 @@ class FlowSettings:
         density: How noise levels are sampled. `uniform` takes all alike, `logit-normal` (SD3) and `mode` prefer the
             middle.
         mean: Mean of the normal distribution whose sigmoid `logit-normal` takes. Above 0 there is more noise.
-        std: Standard deviation of the normal distribution whose sigmoid `logit-normal` takes.
-        mode_scale: How much `mode` prefers the middle, from -1 (the ends) over 0 (nothing) to 1.75.
+        std: Standard deviation of the normal distribution whose sigmoid `logit-normal` takes. A larger one takes more
+            levels near 0 and 1.
+        mode_scale: How much `mode` prefers the middle, from -1 to 1.75. 0 takes all alike, less prefers both ends.
         shift: Moves sampled noise levels towards 1, as large pictures need. 1 changes nothing, SD3 uses 3.
         weighting: Factor of a sample's loss by its noise level. `none` is 1, `sigma-sqrt` is 1 / sigma^2, `cosmap`
             prefers the middle.
