@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 from d4k import Placement
+from d4k.cli import main
 from d4k.config import write_toml
 from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, OutputError
@@ -160,6 +162,23 @@ def test_several_processes_are_refused(
     with pytest.raises(ConfigError, match=said):
         train(backbone, dataset, MSELoss(), config)
     assert not Path(config.output_dir).exists()
+
+
+def test_the_command_refuses_several_processes_before_it_loads_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would read it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = ["model=nowhere", "dataset.name=folder", "output_dir=run"]
+    result = CliRunner().invoke(main, ["train", *(word for setting in arguments for word in ("--set", setting))])
+    assert (result.exit_code, "a launcher started 2" in result.output) == (2, True)
+
+
+def test_a_mistake_in_a_recipe_names_the_file(tmp_path: Path) -> None:
+    """And where settings are given, those as well."""
+    file = tmp_path / "run.toml"
+    file.write_text("[training]\nstps = 1\n")
+    for more, places in [([], str(file)), (["--set", "seed=1"], f"{file} and --set")]:
+        result = CliRunner().invoke(main, ["train", str(file), *more])
+        assert f"{places}: unknown key 'training.stps'" in result.output
 
 
 class OnGpu(Tensor):

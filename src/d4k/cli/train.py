@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from d4k.cli.placement import placement_options
+from d4k.errors import ConfigError
 
 __all__ = ["train"]
 
@@ -37,7 +38,13 @@ def train(
     """
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
-    config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
+    given = with_settings({} if recipe is None else read_toml(recipe), list(settings))
+    try:
+        config = from_mapping(RunConfig, given)
+    except ConfigError as error:
+        if recipe is None:
+            raise
+        raise ConfigError(f"{recipe}{' and --set' if settings else ''}: {error}") from error
     from d4k.models import RunFolder
     from d4k.pipeline import train_from_config
     from d4k.training import refuse_several_processes
