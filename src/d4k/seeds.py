@@ -8,11 +8,11 @@ __all__ = ["numbered_seed"]
 
 
 def numbered_seed(seed: int, purpose: str, number: int) -> int:
-    """The seed of one random draw of a run: resuming, prefetching and other world sizes cannot change it.
+    """The seed of one random choice in a run: resuming, prefetching and other world sizes cannot change it.
 
     Args:
         seed: of the run.
-        purpose: what is drawn, such as "noise" or "crop", so that two purposes never share numbers.
+        purpose: what is chosen, such as "noise" or "crop", so that two purposes never share numbers.
         number: of the sample, the batch or the epoch.
 
     Returns:

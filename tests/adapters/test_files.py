@@ -54,6 +54,16 @@ def test_an_adapter_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert keys(file) == sorted(f"transformer.{name}" for name in adapter().tensors)
 
 
+@pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
+def test_equal_adapters_are_equal_files(tmp_path: Path, layout: Any) -> None:
+    """Byte by byte, so that their hashes can be compared; safetensors alone writes the metadata in any order."""
+    found = set()
+    for number in range(20):
+        write_adapter(adapter(), tmp_path / f"{number}.safetensors", layout=layout)
+        found.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(found) == 1
+
+
 def test_the_comfyui_layout_has_an_alpha_beside_each_pair(tmp_path: Path) -> None:
     """`transformer.` and diffusers' names, `lora_A`, `lora_B` and a scalar `alpha` for each layer, nothing else."""
     file = tmp_path / "style.safetensors"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
+import torch
+from diffusers.optimization import get_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from d4k import config as module
+from d4k import flow
 from d4k.config import Component, RunConfig, from_mapping, read_toml, with_settings, write_toml
 from d4k.errors import ConfigError
 
@@ -148,9 +151,85 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
             read_toml(tmp_path / name)
 
 
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    """Some editors begin a file with one."""
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbfseed = 3\n")
+    assert read_toml(tmp_path / "run.toml") == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"a = 1\nb = \n", 2), (b"a = 1\nb = 2\nc = '\xff'\n", 3), (b"a = 1\n\nb = " + b"9" * 5000, 3)],
+)
+def test_errors_in_a_file_name_their_line(tmp_path: Path, content: bytes, line: int) -> None:
+    """Broken TOML, another encoding, and a number of more digits than Python reads."""
+    (tmp_path / "run.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"run\.toml is not valid TOML: .*line {line}\b"):
+        read_toml(tmp_path / "run.toml")
+
+
+def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
+    """In a file, and in a setting."""
+    deep = "[" * 5000
+    (tmp_path / "run.toml").write_text(f"a = {deep}")
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        read_toml(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match="cannot read the value"):
+        with_settings({}, [f"a={deep}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            f"seed={10**400}",
+            r"at least 0 and below 2\*\*63, got a whole number of about 400",
+        ),
+        (f"seed=0x{'f' * 5000}", "seed must be .* got a whole number of about 6020 digits"),
+        (f"training.steps={2**63}", "training.steps must be a whole number of at least 1 and below"),
+        (f"optimizer.lr={10**400}", "optimizer.lr must be a number above 0 that float32 holds .* about 400 digits"),
+        (
+            "optimizer.lr=1e300",
+            r"a number above 0 that float32 holds \(1.2e-38 to 3.4e\+38\), got",
+        ),
+        ("flow.shift=1e-308", "flow.shift must be a number above 0 that float32 holds"),
+        (f"loss.options.delta={10**400}", "options.delta must be a number that float32 holds .* about 400 digits"),
+        ("backbone.sizes=[1, [1e39]]", "backbone.sizes must be a number that float32 holds"),
+        ("seed=" + "9" * 5000, "cannot read the value '?999.*digits"),
+    ],
+)
+def test_numbers_that_nothing_can_compute_with_are_refused(setting: str, message: str) -> None:
+    """In one short line, also where Python does not write the number out."""
+    with pytest.raises(ConfigError, match=message) as caught:
+        from_mapping(RunConfig, with_settings(LEAST, [setting]))
+    assert len(str(caught.value)) < 400
+
+
+def test_an_option_of_the_default_loss_needs_no_name() -> None:
+    """Set alone, on the command line or in a file."""
+    settings = with_settings(LEAST, ["loss.options.levels=2"])
+    assert from_mapping(RunConfig, settings).loss == Component("wavelet", {"levels": 2})
+
+
+def test_each_list_of_words_has_one_home() -> None:
+    """What the settings allow is what computes with it knows."""
+    assert get_args(flow.Density) == module.DENSITIES
+    assert get_args(flow.Weighting) == module.WEIGHTINGS
+    for density in module.DENSITIES:
+        assert flow.sample_sigma(1, density=density).shape == (1,)
+    for weighting in module.WEIGHTINGS:
+        assert flow.sigma_weight(torch.ones(1), weighting).shape == (1,)
+    for dtype in module.PRECISIONS.values():
+        assert isinstance(getattr(torch, dtype), torch.dtype)
+    for name in module.SCHEDULES:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        assert get_scheduler(name, optimizer, num_warmup_steps=0, num_training_steps=5).get_last_lr()
+
+
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
+        ("model=a\nseed=1", {"model": "a\nseed=1"}),
         ("seed=1", {"seed": 1}),
         ("optimizer.lr = 1e-5", {"optimizer": {"lr": 1e-5}}),
         ("model=tiny-sd3", {"model": "tiny-sd3"}),

@@ -10,7 +10,8 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline, FluxTransformer2DModel, UniPCMultistepScheduler
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
-from d4k.config import FlowSettings
+from d4k.config import RunConfig, from_mapping
+from d4k.models import Training
 from d4k.plugins import registry
 from d4k.sampling import SamplingSettings, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
@@ -245,10 +246,10 @@ def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
     run = pipe.train(
         dataset="sample-photos", output_dir=tmp_path / "run", loss="mse", **size, guidance=2.0, shift=3.0, save_every=0
     )
-    trained = {"downscale": 8, "positions": "interpolate", "text_tokens": 16, "guidance": 2.0, "shift": 3.0}
+    options = {"downscale": 8, "positions": "interpolate", "text_tokens": 16}
     card = json.loads((tmp_path / "run" / "model" / "d4k.json").read_text())
-    assert card["training"] == trained
-    assert card["options"] == {"trained_size": 256, "steps": 28} | {k: v for k, v in trained.items() if k != "shift"}
+    assert card["training"] == {"width": 64, "height": 64, "guidance": 2.0, "shift": 3.0, "options": options}
+    assert card["options"] == {"trained_size": 256, "steps": 28, "guidance": 2.0} | options
 
     again = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
     recipes = [one.generate("a cat", **size)[0].info["d4k"] for one in (pipe, again)]
@@ -268,8 +269,9 @@ def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
 
 def test_guidance_of_training_is_that_of_the_backbone_unless_said(tmp_path):
     """A run that sets neither guidance nor shift records the embedded scale, and no shift."""
-    facts = trained_with(Pipeline.from_pretrained("tiny-flux", device="cpu").backbone, FlowSettings())
-    assert facts == {"downscale": 8, "positions": "native", "text_tokens": 24, "guidance": 3.5}
+    config = from_mapping(RunConfig, {"model": "tiny-flux", "dataset": {"name": "d"}, "output_dir": "o"})
+    facts = trained_with(Pipeline.from_pretrained("tiny-flux", device="cpu").backbone, config)
+    assert facts == Training(256, 256, 3.5, None, {"downscale": 8, "positions": "native", "text_tokens": 24})
 
 
 def test_a_missing_checkpoint_is_a_checkpoint_error(tmp_path):

@@ -20,7 +20,7 @@ from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed_from
 
 from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement, create
 from d4k.plugins import registry
-from d4k.sampling import SamplingSettings, sample_latents, starting_noise
+from d4k.sampling import SamplingSettings, check_size, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
 from d4k_sd3.backbone import SD3Backbone, stretch_positions
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from d4k.cli.placement import placement_options
+from d4k.errors import ConfigError
 
 __all__ = ["train"]
 
@@ -14,14 +15,22 @@ __all__ = ["train"]
 @click.command()
 @click.argument("recipe", metavar="[RUN.toml]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting, e.g. training.steps=100."
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change one setting of RUN.toml, e.g. training.steps=100. May be repeated.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in output_dir, from its newest checkpoint, or from its beginning where it has none.",
+)
 @placement_options("device", "memory_gb")
 def train(
     recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None, memory_gb: float | None
 ) -> None:
-    """Fine-tune a model as RUN.toml and the settings say.
+    """Fine-tune a model as RUN.toml says.
 
     \b
     Example:
@@ -29,9 +38,17 @@ def train(
     """
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
-    config = from_mapping(RunConfig, with_settings({} if recipe is None else read_toml(recipe), list(settings)))
-    from d4k.training import train_from_config
+    given = with_settings({} if recipe is None else read_toml(recipe), list(settings))
+    try:
+        config = from_mapping(RunConfig, given)
+    except ConfigError as error:
+        if recipe is None:
+            raise
+        raise ConfigError(f"{recipe}{' and --set' if settings else ''}: {error}") from error
+    from d4k.models import RunFolder
+    from d4k.training import refuse_several_processes, train_from_config
 
+    refuse_several_processes()
     run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
     last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
-    click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {run.output_dir / 'losses.jsonl'}")
+    click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")

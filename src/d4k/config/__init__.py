@@ -1,7 +1,8 @@
 """Settings: what is allowed, how they are read and written, and the sections of a training run."""
 
+from d4k.config.choices import CROPS, DENSITIES, OPTIMIZERS, PRECISIONS, SCHEDULES, WEIGHTINGS
 from d4k.config.keywords import run_sections
-from d4k.config.rules import Validator, flag, names, number, one_of, optional, table, text, text_or_empty, whole
+from d4k.config.rules import Validator, flag, names, number, one_of, optional, shown, table, text, text_or_empty, whole
 from d4k.config.run import (
     AdapterSettings,
     Component,
@@ -15,6 +16,12 @@ from d4k.config.run import (
 from d4k.config.toml import T, from_mapping, read_toml, settings_class, with_settings, write_toml
 
 __all__ = [
+    "CROPS",
+    "DENSITIES",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "WEIGHTINGS",
     "AdapterSettings",
     "Component",
     "DataSettings",
@@ -34,6 +41,7 @@ __all__ = [
     "read_toml",
     "run_sections",
     "settings_class",
+    "shown",
     "table",
     "text",
     "text_or_empty",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -17,6 +17,7 @@ __all__ = [
     "number",
     "one_of",
     "optional",
+    "shown",
     "table",
     "text",
     "text_or_empty",
@@ -25,25 +26,26 @@ __all__ = [
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
+LARGEST_WHOLE = 2**63 - 1
+LARGEST, SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38
+"""The largest and the smallest number above 0 that float32, in which is computed, holds in full precision."""
+
 
 def whole(minimum: int, maximum: int | None = None) -> Validator:
-    """A whole number of at least `minimum`, and at most `maximum`."""
+    """A whole number of at least `minimum`, and at most `maximum` or what 63 bits hold."""
     ends = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    most = LARGEST_WHOLE if maximum is None else maximum
     return _rule(
-        lambda value: (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and value >= minimum
-            and (maximum is None or value <= maximum)
-        ),
+        lambda value: _is_whole(value) and minimum <= value <= most,
         f"a whole number {ends}",
+        lambda value: " and below 2**63" if maximum is None and _is_whole(value) and value > LARGEST_WHOLE else "",
     )
 
 
 def number(
     minimum: float = -math.inf, maximum: float = math.inf, *, above: bool = False, below: bool = False
 ) -> Validator:
-    """A finite number from `minimum` to `maximum`; with `above` or `below`, without that end."""
+    """A finite number from `minimum` to `maximum` that float32 holds; with `above` or `below`, without that end."""
     ends = []
     if minimum > -math.inf:
         ends.append(f"{'above' if above else 'of at least'} {minimum:g}")
@@ -51,11 +53,16 @@ def number(
         ends.append(f"{'below' if below else 'at most'} {maximum:g}")
 
     def allowed(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+        if not _is_number(value) or not fits(value) or not math.isfinite(value):
             return False
-        return (value > minimum if above else value >= minimum) and (value < maximum if below else value <= maximum)
+        return bool(
+            (value > minimum if above else value >= minimum) and (value < maximum if below else value <= maximum)
+        )
 
-    return _rule(allowed, f"a number {' and '.join(ends)}" if ends else "a finite number")
+    def why(value: Any) -> str:
+        return "" if not _is_number(value) or fits(value) else " that float32 holds (1.2e-38 to 3.4e+38)"
+
+    return _rule(allowed, f"a number {' and '.join(ends)}" if ends else "a finite number", why)
 
 
 def one_of(*choices: str | int) -> Validator:
@@ -65,13 +72,6 @@ def one_of(*choices: str | int) -> Validator:
         return any(isinstance(value, type(choice)) and value == choice for choice in choices)
 
     return _rule(allowed, f"one of {', '.join(map(str, choices))}")
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
-        return False
 
 
 def text() -> Validator:
@@ -90,8 +90,19 @@ def flag() -> Validator:
 
 
 def table() -> Validator:
-    """A table of options."""
-    return _rule(lambda value: isinstance(value, Mapping), "a table of options")
+    """A table of options, its numbers such as float32 holds."""
+    check = _rule(lambda value: isinstance(value, Mapping), "a table of options")
+
+    def check_numbers(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        check(owner, attribute, value)
+        for key, inner in value.items():
+            if not all(fits(found) for found in _numbers(inner)):
+                raise ConfigError(
+                    f"{attribute.name}.{key} must be a number that float32 holds (1.2e-38 to 3.4e+38), "
+                    f"got {shown(inner)}"
+                )
+
+    return check_numbers
 
 
 def names() -> Validator:
@@ -112,16 +123,52 @@ def optional(rule: Validator) -> Validator:
     return check
 
 
-def _rule(allowed: Callable[[Any], bool], words: str) -> Validator:
+def fits(value: float) -> bool:
+    """Whether float32 holds a number: 0, one that is not finite, or one from 1.2e-38 to 3.4e38 but for its sign."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return True
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: cut where it is long.
+
+    >>> shown("a"), shown(10**5000), shown("a" * 1000)[:5]
+    ("'a'", 'a whole number of about 5000 digits', "'aaaa")
+    """
+    if isinstance(value, int) and value.bit_length() > 512:  # Python refuses to write out some thousand digits
+        return f"a whole number of about {int(value.bit_length() * math.log10(2))} digits"
+    try:
+        words = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too long to show"
+    return words if len(words) <= 200 else f"{words[:100]}... ({len(words)} characters)"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    """All numbers in nested lists and tables."""
+    if _is_number(value):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _numbers(inner)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _numbers(inner)
+
+
+def _rule(allowed: Callable[[Any], bool], words: str, why: Callable[[Any], str] | None = None) -> Validator:
     def check(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
         if not allowed(value):
-            raise ConfigError(f"{attribute.name} must be {words}, got {_shown(value)}")
+            more = "" if why is None else why(value)
+            raise ConfigError(f"{attribute.name} must be {words}{more}, got {shown(value)}")
 
     return check
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return "a number of too many digits"

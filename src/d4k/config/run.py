@@ -1,4 +1,7 @@
-"""The settings of a fine-tuning run, section by section: frozen classes whose fields are the keys of the TOML file."""
+"""The settings of a fine-tuning run, section by section: frozen classes whose fields are the keys of the TOML file.
+
+The lines of each Args are the rows of the table in docs/training.md: each is a whole statement.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen
 
+from d4k.config.choices import CROPS, DENSITIES, OPTIMIZERS, PRECISIONS, SCHEDULES, WEIGHTINGS
 from d4k.config.rules import flag, names, number, one_of, optional, table, text, whole
 from d4k.errors import ConfigError
+from d4k.protocols import Density, Weighting
 
 __all__ = [
     "AdapterSettings",
@@ -26,11 +31,11 @@ __all__ = [
 
 @frozen
 class Component:
-    """A registered component by name.
+    """A registered dataset or loss by name.
 
     Args:
-        name: as `d4k plugins` lists it.
-        options: of the component.
+        name: Name of the dataset or loss to use, as `d4k plugins` lists it.
+        options: Options of the class behind that name, each set as `options.NAME = value`.
     """
 
     name: str = field(validator=text())
@@ -39,62 +44,63 @@ class Component:
 
 @frozen
 class DataSettings:
-    """How pictures are cut.
+    """How pictures are resized and cut.
 
     Args:
-        width: pixels; None is the backbone's own size.
-        height: pixels; None is the backbone's own size.
-        crop: `center`, or `random` (seeded, new in every epoch).
-        flip: mirror half of the pictures.
+        width: Width in pixels that pictures are cut to. Left out, it is the size that the model was trained at.
+        height: Height in pixels that pictures are cut to. Left out, it is the size that the model was trained at.
+        crop: Where a picture is cut. `center` takes the middle, `random` another place in every epoch.
+        flip: Mirrors half of the pictures, others in every epoch.
     """
 
     width: int | None = field(default=None, validator=optional(whole(1)))
     height: int | None = field(default=None, validator=optional(whole(1)))
-    crop: Literal["center", "random"] = field(default="center", validator=one_of("center", "random"))
+    crop: Literal["center", "random"] = field(default="center", validator=one_of(*CROPS))
     flip: bool = field(default=False, validator=flag())
 
 
 @frozen
 class FlowSettings:
-    """Which noise levels are trained, and how much each counts; see `d4k.flow`.
+    """Which noise levels (sigma, from 0 to 1) are trained, and how much each counts; see `d4k.flow`.
 
     Args:
-        density: `uniform` (Diffusion-4K), `logit-normal` (SD3) or `mode`.
-        mean: of the logit-normal density.
-        std: of the logit-normal density.
-        mode_scale: of the mode density, from -1 to 2 / (pi - 2).
-        shift: moves noise levels towards 1; 1 changes nothing.
-        weighting: `none`, `sigma-sqrt` or `cosmap`.
-        guidance: embedded guidance while training; None is the backbone's own.
+        density: How noise levels are sampled. `uniform` takes all alike, `logit-normal` (SD3) and `mode` prefer the
+            middle.
+        mean: Mean of the normal distribution whose sigmoid `logit-normal` takes. Above 0 there is more noise.
+        std: Standard deviation of the normal distribution whose sigmoid `logit-normal` takes. A larger one takes more
+            levels near 0 and 1.
+        mode_scale: How much `mode` prefers the middle, from -1 to 1.75. 0 takes all alike, less prefers both ends.
+        shift: Moves sampled noise levels towards 1, as large pictures need. 1 changes nothing, SD3 uses 3.
+        weighting: Factor of a sample's loss by its noise level. `none` is 1, `sigma-sqrt` is 1 / sigma^2, `cosmap`
+            prefers the middle.
+        guidance: Guidance scale that the denoiser is told while training, where it takes one (FLUX.1). Left out, it is
+            the backbone's own.
     """
 
-    density: Literal["uniform", "logit-normal", "mode"] = field(
-        default="logit-normal", validator=one_of("uniform", "logit-normal", "mode")
-    )
+    density: Density = field(default="logit-normal", validator=one_of(*DENSITIES))
     mean: float = field(default=0.0, validator=number())
     std: float = field(default=1.0, validator=number(0, above=True))
     mode_scale: float = field(default=1.29, validator=number(-1, 2 / (math.pi - 2)))
     shift: float = field(default=1.0, validator=number(0, above=True))
-    weighting: Literal["none", "sigma-sqrt", "cosmap"] = field(
-        default="none", validator=one_of("none", "sigma-sqrt", "cosmap")
-    )
+    weighting: Weighting = field(default="none", validator=one_of(*WEIGHTINGS))
     guidance: float | None = field(default=None, validator=optional(number(0)))
 
 
 @frozen
 class OptimizerSettings:
-    """AdamW.
+    """AdamW, which turns gradients into changes of the weights.
 
     Args:
-        name: `adamw`, or `adamw-8bit` (needs bitsandbytes).
-        lr: learning rate.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        eps: added to the denominator.
-        weight_decay: decoupled.
+        name: Which optimizer. `adamw` is torch's; `adamw-8bit` keeps its state in a quarter of the memory and needs
+            bitsandbytes.
+        lr: Learning rate: about how much a weight may change in one step.
+        beta1: Share of the running mean of gradients that is kept in each step.
+        beta2: Share of the running mean of squared gradients that is kept in each step.
+        eps: Small number that keeps AdamW from dividing by zero.
+        weight_decay: Share of each weight, times the learning rate, that is taken off in each step.
     """
 
-    name: str = field(default="adamw", validator=one_of("adamw", "adamw-8bit"))
+    name: str = field(default="adamw", validator=one_of(*OPTIMIZERS))
     lr: float = field(default=1e-4, validator=number(0, above=True))
     beta1: float = field(default=0.9, validator=number(0, 1, below=True))
     beta2: float = field(default=0.999, validator=number(0, 1, below=True))
@@ -104,17 +110,15 @@ class OptimizerSettings:
 
 @frozen
 class ScheduleSettings:
-    """Learning-rate schedule of diffusers.
+    """How the learning rate changes during the run, computed by diffusers.
 
     Args:
-        name: what `diffusers.optimization.get_scheduler` calls it.
-        warmup_steps: steps from zero to the full rate; not with `constant`.
+        name: Course of the learning rate: `constant`, `constant_with_warmup`, `linear`, `cosine`,
+            `cosine_with_restarts` or `polynomial`.
+        warmup_steps: Steps in which the learning rate rises from 0. Not with `constant`.
     """
 
-    name: str = field(
-        default="constant",
-        validator=one_of("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
-    )
+    name: str = field(default="constant", validator=one_of(*SCHEDULES))
     warmup_steps: int = field(default=0, validator=whole(0))
 
     @warmup_steps.validator
@@ -128,14 +132,14 @@ class TrainingSettings:
     """The loop.
 
     Args:
-        steps: optimizer steps.
-        batch_size: pictures of one forward pass, on each process.
-        accumulation: forward passes of one optimizer step.
-        clip: largest norm of the gradient; 0 does not clip.
-        gradient_checkpointing: recompute activations instead of keeping them.
-        precision: `no` (float32), `bf16` or `fp16`; mixed precision of accelerate.
-        caption_dropout: share of captions replaced by the empty one, so that classifier-free guidance keeps working.
-        save_every: steps between checkpoints; 0 saves only at the end.
+        steps: Optimizer steps of the whole run, also of one that is resumed.
+        batch_size: Pictures that go through the model at once. More need more memory.
+        accumulation: Forward passes that make one optimizer step. 8 passes of 4 pictures train as 32 pictures at once.
+        clip: Largest norm of the gradient; a longer one is scaled down to it. 0 does not clip.
+        gradient_checkpointing: Computes activations twice instead of keeping them. Slower, and far less memory.
+        precision: What is computed in: `no` (float32), `bf16` or `fp16`. Trained weights stay in float32.
+        caption_dropout: Share of captions that are replaced by the empty one, which guidance needs when sampling.
+        save_every: Steps from one checkpoint to the next. 0 keeps one at the end alone.
     """
 
     steps: int = field(default=1000, validator=whole(1))
@@ -143,7 +147,7 @@ class TrainingSettings:
     accumulation: int = field(default=1, validator=whole(1))
     clip: float = field(default=1.0, validator=number(0))
     gradient_checkpointing: bool = field(default=False, validator=flag())
-    precision: str = field(default="no", validator=one_of("no", "bf16", "fp16"))
+    precision: str = field(default="no", validator=one_of(*PRECISIONS))
     caption_dropout: float = field(default=0.1, validator=number(0, 1))
     save_every: int = field(default=500, validator=whole(0))
 
@@ -157,10 +161,10 @@ class AdapterSettings:
     """A low-rank adapter (LoRA), trained in place of the model's own weights, which stay as they are.
 
     Args:
-        rank: of each update; more can hold more, and takes more room.
-        alpha: an update counts alpha / rank; None is the rank, so that it counts 1.
-        targets: ends of the names of the layers that get one; None is the attention projections.
-        dropout: share of a layer's input that its adapter does not see while training.
+        rank: Columns of each of the adapter's matrices. A higher rank can learn more, and takes more memory and disk.
+        alpha: The adapter's changes count alpha / rank. Left out, it is the rank, so that they count 1.
+        targets: Ends of the names of the layers that get an adapter. Left out, these are the attention projections.
+        dropout: Share of a layer's input that is hidden from its adapter while training.
 
     Source: Hu et al. 2021, arXiv 2106.09685.
     """
@@ -176,21 +180,21 @@ class RunConfig:
     """Everything that defines a run.
 
     Args:
-        model: a registered checkpoint, a local folder in the diffusers layout, or a Hub id.
-        dataset: what to train on.
-        output_dir: folder of the run; must not exist, or be empty, unless the run is resumed.
-        loss: what to minimise.
-        seed: of crops, noise and noise levels.
-        revision: of a Hub id: branch, tag or commit.
-        variant: of the model's weight files, such as `fp16`.
-        transformer: a file, a folder or a Hub id whose denoiser replaces that of the model.
-        backbone: options of the model's backbone.
-        data: how pictures are cut.
-        flow: which noise levels are trained.
-        optimizer: AdamW.
-        schedule: of the learning rate.
-        training: the loop.
-        adapter: train a low-rank adapter (LoRA) in place of the model's weights; None trains the weights.
+        model: Model to fine-tune: a registered checkpoint, a folder in the diffusers layout, or a Hub id.
+        dataset: Pictures and captions to train on.
+        output_dir: Folder of the run. It must not exist, or be empty, unless the run is resumed.
+        loss: What training makes small.
+        seed: Number that decides crops, noise, noise levels and dropped captions.
+        revision: Branch, tag or commit of a Hub id. Left out, it is the newest.
+        variant: Which of a model's weight files are read, such as `fp16`. Left out, those without a variant.
+        transformer: File, folder or Hub id whose denoiser replaces that of the model. Left out, it is the model's own.
+        backbone: Options of the model's backbone, such as `backbone.downscale = 16`.
+        data: How pictures are resized and cut.
+        flow: Which noise levels are trained.
+        optimizer: How gradients change the weights.
+        schedule: How the learning rate changes.
+        training: The loop.
+        adapter: Train a low-rank adapter (LoRA) in place of the model's weights; None trains the weights.
     """
 
     model: str = field(validator=text())

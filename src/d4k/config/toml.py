@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
+from d4k.config.rules import shown
 from d4k.errors import ConfigError, did_you_mean
 from d4k.files import write_text
 
@@ -25,7 +27,7 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
         ConfigError: a key is unknown, missing, or its value is not allowed; the message names the key in full.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{where.rstrip('.')} must be a table, got {data!r}")
+        raise ConfigError(f"{where.rstrip('.')} must be a table, got {shown(data)}")
     hints, values = get_type_hints(cls), {}
     known = {f.name: f for f in attrs.fields(cls)}  # type: ignore[arg-type]
     for key, value in data.items():
@@ -63,11 +65,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        text = content.decode("utf-8-sig")  # some editors begin a file with a byte-order mark
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path} is not valid TOML: line {line} is not UTF-8; save the file as UTF-8") from error
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid TOML: its tables or lists are nested too deeply") from error
+    except ValueError as error:  # beside what is not TOML, numbers of more digits than Python reads
+        raise ConfigError(f"{path} is not valid TOML: {error}{_line_of(text, error)}") from error
+
+
+def _line_of(text: str, error: ValueError) -> str:
+    """Where the error says nothing of it, the line of the longest number."""
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return ""
+    longest = max(re.finditer(r"[\d_]+", text), key=lambda found: len(found[0]))
+    return f" (at line {text.count(chr(10), 0, longest.start()) + 1})"
 
 
 def with_settings(data: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -101,9 +120,12 @@ def write_toml(config: Any, path: Path) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        tables = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the value {shown(text)}: {error}") from error
+    return tables["value"] if len(tables) == 1 else text  # a line break is no second setting
 
 
 def _without_none(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -34,7 +33,7 @@ class EventFile:
         # TensorBoard reads the files of a folder in the order of their names
         name = f"events.out.tfevents.{time.time_ns() // 1000:017d}.{platform.node()}.{os.getpid()}"
         self.path = folder / name
-        self._file = self.path.open("xb")
+        self._file = self.path.open("xb", buffering=0)
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._write(Event(wall_time=time.time(), step=first, session_log=SessionLog(status=SessionLog.START)))
@@ -49,10 +48,8 @@ class EventFile:
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
 
     def close(self) -> None:
-        """Close the file. What a full disk did not take was an error of `add` already, and is none here."""
-        with suppress(OSError):
-            self._file.close()
+        """Close the file, in which everything is already."""
+        self._file.close()
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
-        self._records.flush()
