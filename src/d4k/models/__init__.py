@@ -18,6 +18,7 @@ from d4k.models.headers import (
     weight_files,
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
+from d4k.models.known import Known, UnknownValueError, ones_of
 from d4k.models.limits import adapter_numbers, check_config, refuse_large_training, refuse_too_large
 from d4k.models.load import disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
@@ -37,6 +38,7 @@ from d4k.models.placement import (
     resident,
     training_dtype,
 )
+from d4k.models.reference import ModelRef, Training
 from d4k.models.run_folder import TRAINABLE, latest_state
 from d4k.models.shapes import Tokenizer, config_reader, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
@@ -58,10 +60,14 @@ __all__ = [
     "SAFE",
     "STEP_CACHES",
     "TRAINABLE",
+    "Known",
+    "ModelRef",
     "Quantizer",
     "Shapes",
     "Source",
     "Tokenizer",
+    "Training",
+    "UnknownValueError",
     "adapter_numbers",
     "check_config",
     "check_model",
@@ -85,6 +91,7 @@ __all__ = [
     "load_pipeline",
     "model_parts",
     "offload_part",
+    "ones_of",
     "part_bytes",
     "place",
     "quantization",
