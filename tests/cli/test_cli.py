@@ -537,7 +537,8 @@ def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -
         ),
         (["generate", "a cat", *FAKE, "--shift", "0"], "shift must be a number above 0, got 0"),
         (["generate", "a cat", *FAKE, "--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
-        (["plan", "--model", "fake-model", "--option", "width=5"], "unknown option 'width'"),
+        (["plan", "--model", "fake-model", "--option", "width=5"], "backbone 'fake' has no option 'width'"),
+        (["plan", "--model", "fake-model", "--option", "source=x"], "'source' is not an option of the backbone"),
         (["train", *settings(), "--set", "backbone.dtype=bfloat16"], "'dtype' is not an option of the backbone"),
     ],
 )

@@ -71,7 +71,7 @@ def plan(recipe: Path | None, settings: tuple[str, ...], json_file: Path | None,
     With RUN.toml, model, size and training are those of the run.
 
     \b
-    Examples:
+    Example:
       d4k plan --model sd3-medium --size 4096x4096 --downscale 16 --train --adapter-rank 16
       d4k plan examples/train_sd3_4k.toml --gpu-gb 80
     """

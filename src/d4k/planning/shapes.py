@@ -52,6 +52,8 @@ def find(ref: ModelRef) -> Source:
     Returns:
         The model, its options with those that were given and those of its adapters, and all adapters.
     """
+    if "source" in ref.options:
+        raise ConfigError("'source' is not an option of the backbone but the model itself: give that as the model")
     entry = _with_configs(ref.name) if ref.revision is None else None
     if entry is not None:
         found = Source(entry.backbone, entry.configs, entry.options, variant=ref.variant, transformer=ref.transformer)
