@@ -183,7 +183,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert set(written["training"]["rows"]) >= {"weights", "gradients", "optimizer", "activations"}
 
 
-@pytest.mark.parametrize("size", ["4096y", "x4096", "big"])
+@pytest.mark.parametrize("size", ["4096y", "x4096", "big", "9" * 5000])
 def test_a_size_that_is_none_is_an_error(size: str) -> None:
     """With an example."""
     result = CliRunner().invoke(main, ["plan", "--size", size])

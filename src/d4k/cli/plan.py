@@ -149,7 +149,7 @@ def read_size(text: str) -> tuple[int, int]:
     >>> read_size("3072x4096"), read_size("2048")
     ((3072, 4096), (2048, 2048))
     """
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text.strip().lower())
     if found is None:
         raise ConfigError(f"cannot read the size '{text}'; write width x height in pixels, such as 3072x4096")
     return int(found[1]), int(found[2] or found[1])
