@@ -24,7 +24,8 @@ from attrs import define, field, frozen
 from torch import Tensor
 
 from d4k import Backbone, Placement, create
-from d4k.planning import plan, shapes
+from d4k.models import ModelRef
+from d4k.planning import Generation, plan, shapes
 from d4k.planning.trace import FusedAttention, Live, trace
 from d4k.plugins import registry
 from d4k.upstream import storage_key
@@ -179,7 +180,8 @@ def as_published(row: Published, size: int = 4096) -> float:
 
 def in_d4k(row: Published, size: int = 4096) -> float:
     """Gigabytes that d4k has to hold for the same."""
-    found = plan(row.model, width=size, height=size, downscale=row.downscale, positions="interpolate")
+    ref = ModelRef(row.model, options={"downscale": row.downscale, "positions": "interpolate"})
+    found = plan(ref, Generation(size, size))
     return found.generation.peaks["offload model" if row.offload else "all on the device"] / 1e9
 
 
@@ -210,7 +212,7 @@ def computation(backbone: Backbone, what: str, size: int) -> Callable[[], Tensor
 
 
 def planned_bytes(model: str, size: int, what: str) -> int:
-    """What `d4k.tracing` says of it."""
+    """What `d4k.planning.trace` says of it."""
     backbone = shapes(model, "float32")
     return trace(computation(backbone, what, size)).peak
 

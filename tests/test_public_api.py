@@ -167,9 +167,9 @@ OPTIONS = {
     "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --device --dtype=float32 "
     "--revision --variant --transformer --offload --quantize --attention --compile --step-cache "
     "--memory-gb --low-memory",
-    "plan": "--model=sd3-medium --size=4096x4096 --batch-size=1 --downscale --dtype=bfloat16 --quantize --offload "
-    "--train --train-dtype=float32 --precision=bf16 --adapter-rank --optimizer=adamw --processes=1 "
-    "--gpu-gb --option --json",
+    "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size --batch-size=1 "
+    "--downscale --dtype=bfloat16 --quantize --offload --train --train-dtype --precision=bf16 --adapter-rank "
+    "--optimizer=adamw --steps --processes=1 --gpu-gb --option --json",
     "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",

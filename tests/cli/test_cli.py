@@ -79,7 +79,7 @@ class TestGenerate:
         recipe = read_recipe(Path("a.png"))
         assert recipe == {
             "prompt": "a cat", "seed": 0, "model": "fake-model", "width": 16, "height": 12, "steps": 2,
-            "guidance": 1.5, "shift": "scheduler", "negative_prompt": "dog", "options": {}, "dtype": "float32",
+            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {}, "dtype": "float32",
             "device": "cpu", "versions": versions(),
         }  # fmt: skip
         d4k("generate", recipe["prompt"], *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "b.png")
@@ -528,8 +528,8 @@ def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "a cat", *FAKE, "--option", "device=cpu"], "backbone 'fake' has no option 'device'"),
-        (["generate", "a cat", *FAKE, "--option", "source=x"], "'source' is no option of a backbone that may be set"),
+        (["generate", "a cat", *FAKE, "--option", "device=cpu"], "'device' is not an option of the backbone"),
+        (["generate", "a cat", *FAKE, "--option", "source=x"], "'source' is not an option of the backbone"),
         (["generate", "a cat", *FAKE, "--device", "meta"], "device 'meta' is not available here"),
         (
             ["generate", "a cat", *FAKE, "--memory-gb", "nan"],
@@ -537,8 +537,9 @@ def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -
         ),
         (["generate", "a cat", *FAKE, "--shift", "0"], "shift must be a number above 0, got 0"),
         (["generate", "a cat", *FAKE, "--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
-        (["plan", "--model", "fake-model", "--option", "width=5"], "'width' is not an option of the backbone"),
-        (["train", *settings(), "--set", "backbone.dtype=bfloat16"], "backbone 'fake' has no option 'dtype'"),
+        (["plan", "--model", "fake-model", "--option", "width=5"], "backbone 'fake' has no option 'width'"),
+        (["plan", "--model", "fake-model", "--option", "source=x"], "'source' is not an option of the backbone"),
+        (["train", *settings(), "--set", "backbone.dtype=bfloat16"], "'dtype' is not an option of the backbone"),
     ],
 )
 def test_values_that_mean_nothing_are_one_line(arguments: list[str], message: str, photos: Path) -> None:

@@ -5,27 +5,45 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import Tensor
 
-from d4k import CheckpointError, ConfigError, Pipeline, UnknownNameError
+from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, UnknownNameError
+from d4k.adapters import ADAPTER_WEIGHTS, Adapter, write_adapter
 from d4k.cli import main
-from d4k.models import write_card
-from d4k.planning import plan, shapes
+from d4k.config import AdapterSettings, RunConfig, from_mapping, read_toml
+from d4k.models import ModelRef, find_model, write_card
+from d4k.pipeline import train_from_config
+from d4k.planning import Generation, RunPlan, of_run, plan, shapes
 from d4k.testing import check_shapes
 
-ROOT = Path(__file__).parents[1]
+SMALL = Generation(128, 128)
+ROOT = Path(__file__).parents[2]
 PARAMETERS = {
     "sd3-medium": {"transformer": 2_028_328_000, "text_encoder": 123_650_304, "text_encoder_2": 694_659_840},
     "sd3.5-large": {"transformer": 8_056_627_520, "vae": 83_819_683},
     "flux-dev": {"transformer": 11_901_408_320, "text_encoder": 123_060_480, "text_encoder_2": 4_762_310_656},
 }
 """As their model cards and files on the Hub have them."""
+
+
+def write_zeros(model: str, folder: Path) -> None:
+    """An adapter of a model, all zeros."""
+    layers = {name: layer for name, layer in shapes(model).trainable.named_modules() if name.endswith("attn.to_q")}
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"{name}.lora_A.weight"] = torch.zeros(4, layer.in_features)
+        tensors[f"{name}.lora_B.weight"] = torch.zeros(layer.out_features, 4)
+    settings = {"r": 4, "lora_alpha": 4, "target_modules": ["attn.to_q"]}
+    write_adapter(Adapter("", tensors, settings), folder / ADAPTER_WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +85,15 @@ def test_a_published_model_is_planned_by_its_hub_id_without_a_network() -> None:
 def test_what_was_trained_on_a_published_model_is_planned_without_a_network(tmp_path: Path) -> None:
     """An adapter of `sd3-medium`, and a run over it that has not ended, with their options."""
     write_card(tmp_path, "sd3", {"downscale": 16}, base="sd3-medium")
+    write_zeros("sd3-medium", tmp_path)
     state = tmp_path / "run" / "checkpoints" / "step-00000001"
     state.mkdir(parents=True)
     (state / "trainable.safetensors").touch()
     (tmp_path / "run" / "config.toml").write_text('model = "sd3-medium"\n[backbone]\ndownscale = 16\n')
     for model in (tmp_path, state):
         backbone = shapes(str(model))
-        assert sum(p.numel() for p in backbone.trainable.parameters()) == PARAMETERS["sd3-medium"]["transformer"]
+        own = [p for name, p in backbone.trainable.named_parameters() if ".lora_" not in name]
+        assert sum(p.numel() for p in own) == PARAMETERS["sd3-medium"]["transformer"]
         assert backbone.latent.downscale == 16
 
 
@@ -85,7 +105,7 @@ def test_another_hub_id_needs_the_network() -> None:
 
 def test_tokens_and_latents_at_4096() -> None:
     """F16 makes 16,384 tokens of 4096x4096 pixels; guidance of SD3 runs the denoiser twice."""
-    found = plan("sd3-medium", width=4096, height=4096, downscale=16)
+    found = plan(ModelRef("sd3-medium", options={"downscale": 16}), Generation(4096, 4096))
     assert (found.latent, found.tokens, found.text_tokens) == ((16, 256, 256), 16384, 333)
     assert found.generation.rows["weights"] == sum(part.size for part in found.parts)
     assert found.flops > 2 * 2 * 16384 * 1e9  # at least two operations for each token and half of the weights, twice
@@ -94,13 +114,13 @@ def test_tokens_and_latents_at_4096() -> None:
 
 def test_training_rows_follow_from_the_weights() -> None:
     """AdamW keeps two moments; several processes exchange gradients through a copy; 8 bits need a quarter."""
-    one = plan("tiny-sd3", width=128, height=128, train=True, precision="no")
+    one = plan("tiny-sd3", SMALL, RunPlan(precision="no"))
     weights = sum(t.numel() * 4 for t in shapes("tiny-sd3", "float32").trainable.parameters())
     assert one.training is not None
     assert one.training.rows["gradients"] == weights
     assert one.training.rows["optimizer"] == 2 * weights
     assert one.disk["a checkpoint of the run"] == 3 * weights
-    eight = plan("tiny-sd3", width=128, height=128, train=True, processes=8, optimizer="adamw-8bit")
+    eight = plan("tiny-sd3", SMALL, RunPlan(processes=8, optimizer="adamw-8bit"))
     assert eight.training is not None
     assert eight.training.rows["gradients being exchanged"] == weights
     assert eight.training.rows["optimizer"] == pytest.approx(weights / 2, rel=0.02)
@@ -108,7 +128,8 @@ def test_training_rows_follow_from_the_weights() -> None:
 
 def test_an_adapter_trains_few_weights() -> None:
     """Gradients and optimizer are those of the adapter."""
-    full, lora = (plan("tiny-flux", width=256, height=256, train=True, adapter_rank=rank) for rank in (None, 4))
+    runs = RunPlan(), RunPlan(adapter=AdapterSettings(rank=4))
+    full, lora = (plan("tiny-flux", Generation(256, 256), run) for run in runs)
     assert full.training is not None
     assert lora.training is not None
     assert lora.training.rows["gradients"] < 0.1 * full.training.rows["gradients"]
@@ -120,7 +141,7 @@ def test_fewer_bits_take_less() -> None:
     """Only the denoiser's linear layers are quantised."""
     sizes = {}
     for bits in (None, "int8", "nf4"):
-        sizes[bits] = {p.name: p.size for p in plan("tiny-sd3", width=64, height=64, quantize=bits).parts}
+        sizes[bits] = {p.name: p.size for p in plan("tiny-sd3", Generation(64, 64, quantize=bits)).parts}
     assert sizes["nf4"]["transformer"] < sizes["int8"]["transformer"] < sizes[None]["transformer"]
     assert sizes["nf4"]["vae"] == sizes[None]["vae"]
 
@@ -128,19 +149,23 @@ def test_fewer_bits_take_less() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"width": 100}, ConfigError, "width 100 is not a multiple of 16"),
-        ({"dtype": "float8"}, UnknownNameError, "unknown dtype 'float8'"),
+        ({"generation": {"width": 100}}, ConfigError, "width 100 is not a multiple of 16"),
+        ({"generation": {"dtype": "float8"}}, UnknownNameError, "unknown dtype 'float8'"),
         ({"precision": "bf61"}, UnknownNameError, "did you mean 'bf16'"),
-        ({"quantize": "int3"}, UnknownNameError, "Known: float8, int8, nf4"),
+        ({"generation": {"quantize": "int3"}}, UnknownNameError, "Known: float8, int8, nf4"),
         ({"optimizer": "adam"}, UnknownNameError, "did you mean 'adamw'"),
-        ({"batch_size": 0}, ConfigError, "batch_size must be at least 1, got 0"),
-        ({"downscales": 16}, ConfigError, "did you mean 'downscale'"),
+        ({"generation": {"batch_size": 0}}, ConfigError, "batch_size must be at least 1, got 0"),
+        ({"options": {"downscales": 16}}, ConfigError, "did you mean 'downscale'"),
     ],
 )
 def test_mistakes_are_named(settings: dict[str, Any], error: type[Exception], words: str) -> None:
     """Before anything is traced."""
     with pytest.raises(error, match=re.escape(words)):
-        plan("tiny-sd3", **{"width": 128, "height": 128, **settings})
+        plan(
+            ModelRef("tiny-sd3", options=settings.pop("options", {})),
+            Generation(**{"width": 128, "height": 128, **settings.pop("generation", {})}),
+            RunPlan(**settings) if settings else None,
+        )
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
@@ -158,7 +183,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert set(written["training"]["rows"]) >= {"weights", "gradients", "optimizer", "activations"}
 
 
-@pytest.mark.parametrize("size", ["4096y", "x4096", "big"])
+@pytest.mark.parametrize("size", ["4096y", "x4096", "big", "9" * 5000])
 def test_a_size_that_is_none_is_an_error(size: str) -> None:
     """With an example."""
     result = CliRunner().invoke(main, ["plan", "--size", size])
@@ -186,7 +211,7 @@ def test_the_published_figures_are_met(benchmark: dict[str, Any]) -> None:
 
 def test_any_backbone_can_be_planned(fake_plugin: None) -> None:
     """One whose autoencoder is its own is followed through its own decoding."""
-    found = plan("fake-model", width=32, height=16)
+    found = plan("fake-model", Generation(32, 16))
     assert found.generation.rows["weights"] > 0
     assert found.generation.rows["decoding, at least"] == found.generation.rows["decoding, if there is room"] > 0
 
@@ -204,3 +229,192 @@ def test_half_precision_keeps_what_transformers_keeps() -> None:
     parts = shapes("tiny-sd3", "float16").components
     kinds = {name: p.dtype for name, p in parts["text_encoder_3"].named_parameters() if ".wo." in name}
     assert set(kinds.values()) == {torch.float32}
+
+
+def test_an_adapter_is_trained_over_weights_in_the_dtype_of_the_run() -> None:
+    """As `d4k train` loads them: SD3 at 4096x4096 fits 24 GB so, and would not in float32."""
+    adapter = AdapterSettings(rank=16)
+    ref, area = ModelRef("sd3-medium", options={"downscale": 16}), Generation(4096, 4096)
+    narrow, wide = (plan(ref, area, RunPlan(adapter=adapter, dtype=dtype)) for dtype in (None, "float32"))
+    assert narrow.training is not None
+    assert wide.training is not None
+    assert narrow.settings["train_dtype"] == "bfloat16"
+    assert narrow.training.rows["weights"] == pytest.approx(wide.training.rows["weights"] / 2, rel=0.01)
+    lean = "gradient checkpointing"
+    assert narrow.training.peaks[lean] < 24e9 < wide.training.peaks[lean]
+
+
+@pytest.mark.parametrize(
+    ("precision", "adapter", "dtype"),
+    [
+        ("bf16", True, "bfloat16"),
+        ("fp16", True, "float16"),
+        ("no", True, "float32"),
+        ("bf16", False, "float32"),
+    ],
+)
+def test_the_dtype_of_training_is_one_rule(
+    precision: str, adapter: bool, dtype: str, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is planned is what a run from the same configuration loads."""
+    data: dict[str, Any] = {"model": "tiny-sd3", "dataset": {"name": "folder", "options": {"path": str(photos)}}}
+    data |= {"output_dir": str(tmp_path / "run"), "training": {"precision": precision, "steps": 1}}
+    data |= {"data": {"width": 64, "height": 64}, "loss": {"name": "mse"}} | ({"adapter": {}} if adapter else {})
+    config = from_mapping(RunConfig, data)
+    assert of_run(config)[2].weights == dtype
+    loaded: list[str] = []
+
+    def stop(*args: Any, dtype: str, **settings: Any) -> None:
+        loaded.append(dtype)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(Pipeline, "from_pretrained", stop)
+    with pytest.raises(ConfigError, match="enough"):
+        train_from_config(config)
+    assert loaded == [dtype]
+
+
+@pytest.mark.parametrize(
+    ("steps", "save_every", "count"), [(1000, 500, 2), (1001, 500, 3), (10, 500, 1), (1000, 0, 1), (3, 1, 3)]
+)
+def test_every_checkpoint_of_a_run_is_counted(steps: int, save_every: int, count: int) -> None:
+    """One each `save_every` steps, and one of the last step."""
+    found = plan("tiny-sd3", SMALL, RunPlan(steps=steps, save_every=save_every))
+    one = found.disk["a checkpoint of the run"]
+    assert found.disk[f"all {count} checkpoints of {steps:,} steps"] == count * one
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_run_is_planned_by_its_configuration(recipe: Path) -> None:
+    """Model, options, size, batch and training are those of the file."""
+    config = from_mapping(RunConfig, read_toml(recipe))
+    ref, generation, run = of_run(config)
+    assert (ref.name, dict(ref.options)) == (config.model, dict(config.backbone))
+    assert (generation.width, run.batch_size, run.adapter) == (
+        config.data.width, config.training.batch_size, config.adapter,
+    )  # fmt: skip
+    assert (run.steps, run.optimizer) == (config.training.steps, config.optimizer.name)
+
+
+def test_the_command_plans_a_run(tmp_path: Path) -> None:
+    """With settings changed, and the last line about the way that the run goes."""
+    file = tmp_path / "plan.json"
+    words = ["plan", str(ROOT / "examples" / "train_tiny.toml"), "--set", "data.width=192", "--set", "data.height=128"]
+    words += ["--set", "training.gradient_checkpointing=true", "--set", "training.steps=1200", "--json", str(file)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1].startswith("training fits a GPU of 24 GB: yes (gradient checkpointing: ")
+    written = json.loads(file.read_text())
+    assert (written["settings"]["width"], written["settings"]["height"]) == (192, 128)
+    assert any(name.startswith("all ") for name in written["disk"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["examples/train_tiny.toml", "--size", "128"], "--size is what"),
+        (["examples/train_tiny.toml", "--option", "downscale=16"], "change the file's backbone with --set"),
+        (["--set", "training.steps=5"], "--set changes settings of RUN.toml, and none was given"),
+        (["nowhere.toml"], "cannot read nowhere.toml"),
+    ],
+)
+def test_what_the_file_says_is_not_said_twice(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither counts in silence."""
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(main, ["plan", *words])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_what_fits_only_in_one_way_is_said_so() -> None:
+    """The way, and the figures of both."""
+    found = plan("tiny-sd3", Generation(512, 512), RunPlan())
+    assert found.training is not None
+    lean, plain = (found.training.peaks[way] for way in ("gradient checkpointing", "all activations kept"))
+    words = ["plan", "--model", "tiny-sd3", "--size", "512", "--train", "--gpu-gb", str((lean + plain) / 2e9)]
+    last = CliRunner().invoke(main, words).output.splitlines()[-1]
+    assert "yes, with gradient checkpointing (" in last
+    assert "; all activations kept: " in last
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of tiny-sd3, trained with other positions and at another downscale."""
+    folder = tmp_path_factory.mktemp("adapter")
+    write_zeros("tiny-sd3", folder)
+    learnt = {"positions": "interpolate", "downscale": 16}
+    write_card(folder, "sd3", learnt, training=learnt, base="tiny-sd3")  # as a run writes it
+    return folder
+
+
+def test_an_adapter_is_planned_with_its_model(adapter: Path) -> None:
+    """Its weights count, and what it was trained with where the model does not say."""
+    plain = plan("tiny-sd3", SMALL)
+    for model in (ModelRef("tiny-sd3", adapters={str(adapter): 1.0}), str(adapter)):
+        found = plan(model, SMALL)
+        assert found.generation.rows["weights"] > plain.generation.rows["weights"]
+        assert found.settings["positions"] == "interpolate"
+        assert found.latent == (16, 8, 8)
+    with pytest.raises(ConfigError, match="cannot train a model that has adapters"):
+        plan(ModelRef("tiny-sd3", adapters={str(adapter): 1.0}), SMALL, RunPlan())
+
+
+def test_an_adapter_of_another_model_is_refused(adapter: Path) -> None:
+    """As on loading."""
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        plan(ModelRef("tiny-flux", adapters={str(adapter): 1.0}), SMALL)
+
+
+def test_another_denoiser_is_planned_in_place_of_the_models_own(tmp_path: Path) -> None:
+    """By the configuration in its folder."""
+    denoiser = Path(shutil.copytree(Path(find_model("tiny-sd3").location) / "transformer", tmp_path / "denoiser"))
+    config = json.loads((denoiser / "config.json").read_text())
+    (denoiser / "config.json").write_text(json.dumps({**config, "num_layers": 1}))
+    full, less = (plan(ModelRef("tiny-sd3", transformer=other), SMALL) for other in (None, str(denoiser)))
+    assert less.generation.rows["weights"] < full.generation.rows["weights"]
+    assert less.settings["transformer"] == str(denoiser)
+
+
+def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    """As on loading."""
+    location = find_model("tiny-sd3").location
+    with pytest.raises(ConfigError, match="revision 'main' is of a Hub id"):
+        plan(ModelRef(location, revision="main"), SMALL)
+
+
+@pytest.fixture
+def reads(fake_plugin: None, backbone: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`reads(look)`: from now on the fake denoiser looks at the latent and at a mask over five tokens."""
+    kind = type(backbone)
+    encode_text, velocity = kind.encode_text, kind.velocity
+
+    def do(look: Callable[[Tensor, Tensor], Any]) -> None:
+        def with_mask(self: Any, prompts: Sequence[str], negative: str | None = None) -> Conditioning:
+            mask = torch.empty(len(prompts), 5, dtype=torch.int64, device="meta")
+            return Conditioning({**encode_text(self, prompts, negative).tensors, "mask": mask})
+
+        def looking(self: Any, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, *rest: Any) -> Tensor:
+            look(noisy, conditioning.tensors["mask"])
+            result: Tensor = velocity(self, noisy, sigma, conditioning, *rest)
+            return result
+
+        monkeypatch.setattr(kind, "encode_text", with_mask)
+        monkeypatch.setattr(kind, "velocity", looking)
+
+    return do
+
+
+def test_a_model_that_reads_its_masks_is_planned(reads: Callable[..., None]) -> None:
+    """For generating and for training, with texts as long as can be."""
+    seen: list[Any] = []
+    reads(lambda noisy, mask: seen.append(mask.sum(1).tolist()))
+    found = plan("fake-model", Generation(32, 16, batch_size=2), RunPlan(precision="no"))
+    assert seen == [[5, 5], [5], [5]]
+    assert found.training_flops
+
+
+def test_a_model_that_reads_other_values_is_refused_by_name(reads: Callable[..., None]) -> None:
+    """In one sentence."""
+    reads(lambda noisy, mask: noisy.max().item())
+    with pytest.raises(ConfigError, match="Denoiser cannot be planned: when it is sampled, it reads values"):
+        plan("fake-model", Generation(32, 16))

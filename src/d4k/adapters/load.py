@@ -52,11 +52,12 @@ def as_scales(given: Sequence[str | Path] | Mapping[str | Path, float] | Mapping
     return {str(source): float(scale) for source, scale in asked.items()}
 
 
-def resolve_model(ref: ModelRef) -> tuple[Model, list[tuple[Adapter, float]]]:
+def resolve_model(ref: ModelRef, *, configs: bool = False) -> tuple[Model, list[tuple[Adapter, float]]]:
     """Find a model and read its adapters, with the precedence of `d4k.models.reference` applied.
 
     Args:
         ref: as the user names it.
+        configs: as of `find_model`.
 
     Returns:
         The model, and each adapter with its scale: first those that belong to the model, then those asked for. One
@@ -70,7 +71,7 @@ def resolve_model(ref: ModelRef) -> tuple[Model, list[tuple[Adapter, float]]]:
     scales = as_scales(ref.adapters)
     asked = {find_adapter(source).resolve(): source for source in scales}
     given = {source: read_adapter(source) for source in asked.values()}
-    model = find_model(ref, [adapter.training for source, adapter in given.items() if scales[source]])
+    model = find_model(ref, [adapter.training for source, adapter in given.items() if scales[source]], configs=configs)
     own = {find_adapter(source).resolve(): source for source in model.adapters if source not in scales}
     files = {**own, **asked}  # a file that is both keeps the place of the model's, and the name it was asked for by
     adapters = [(given.get(source) or read_adapter(source), scales.get(source, 1.0)) for source in files.values()]

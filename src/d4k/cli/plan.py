@@ -13,54 +13,77 @@ from click.core import ParameterSource
 from d4k.errors import ConfigError
 
 if TYPE_CHECKING:
-    from d4k.planning import Memory, Plan
+    from d4k.models import ModelRef
+    from d4k.planning import Generation, Memory, Plan, RunPlan
 
 __all__ = ["plan"]
 
 
+OF_RUN = {
+    "model": "model",
+    "revision": "revision",
+    "variant": "variant",
+    "transformer": "transformer",
+    "size": "data.width and data.height",
+    "batch_size": "training.batch_size",
+    "downscale": "backbone.downscale",
+    "options": "backbone",
+    "adapters": "model",
+    "train": "training",
+    "train_dtype": "training.precision",
+    "precision": "training.precision",
+    "adapter_rank": "adapter.rank",
+    "optimizer": "optimizer.name",
+    "steps": "training.steps",
+}
+"""Options that RUN.toml answers, and by which key."""
+
+OF_TRAINING = ("train_dtype", "precision", "adapter_rank", "optimizer", "processes", "steps")
+
+
 @click.command()
+@click.argument("recipe", metavar="[RUN.toml]", required=False, type=click.Path(path_type=Path))
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting of RUN.toml.")
 @click.option("--model", default="sd3-medium", show_default=True, help="Registered checkpoint, folder or Hub id.")
-@click.option("--size", default="4096x4096", show_default=True, metavar="WxH", help="Of the pictures, in pixels.")
+@click.option("--revision", help="Branch, tag or commit of a Hub id.")
+@click.option("--variant", help="Variant of the weight files, such as fp16.")
+@click.option("--transformer", metavar="FILE", help="Plan with another denoiser: file, folder or Hub id.")
+@click.option("--adapter", "adapters", metavar="PATH", multiple=True, help="Generate with this adapter; repeatable.")
+@click.option("--size", metavar="WxH", help="Size of the pictures in pixels  [default: 4096x4096]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures at a time.")
 @click.option("--downscale", type=int, help="Pixels a latent row stands for; the model's own when left out.")
-@click.option("--dtype", default="bfloat16", show_default=True, help="Of the weights when generating.")
-@click.option("--quantize", help="int8, float8 or nf4: of the denoiser's weights when generating.")
-@click.option("--offload", type=click.Choice(["model", "group"]), help="Which row the last line is about.")
+@click.option("--dtype", default="bfloat16", show_default=True, help="Dtype of the weights when generating.")
+@click.option("--quantize", metavar="HOW", help="Hold the denoiser in int8, float8 or nf4 when generating.")
+@click.option("--offload", type=click.Choice(["model", "group"]), help="Judge by the row of this offload.")
 @click.option("--train", is_flag=True, help="Plan training as well.")
-@click.option("--train-dtype", default="float32", show_default=True, help="Of the weights when training.")
+@click.option("--train-dtype", help="Dtype of the weights when training; what d4k train loads when left out.")
 @click.option("--precision", default="bf16", show_default=True, help="Mixed precision of training: no, bf16 or fp16.")
 @click.option("--adapter-rank", type=int, help="Train an adapter of this rank; all weights when left out.")
-@click.option("--optimizer", default="adamw", show_default=True, help="adamw or adamw-8bit.")
+@click.option("--optimizer", default="adamw", show_default=True, help="Train with adamw or adamw-8bit.")
+@click.option("--steps", type=int, help="Count the checkpoints of this many training steps, one each 500.")
 @click.option("--processes", type=int, default=1, show_default=True, help="Devices that share a training run.")
 @click.option("--gpu-gb", type=float, default=24.0, show_default=True, help="Memory of the device you have.")
-@click.option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Of the backbone; repeat for several.")
+@click.option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Set an option of the backbone.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the plan to this .json file.")
-def plan(
-    model: str,
-    size: str,
-    downscale: int | None,
-    offload: str | None,
-    gpu_gb: float,
-    options: tuple[str, ...],
-    json_file: Path | None,
-    **settings: Any,
-) -> None:
+def plan(recipe: Path | None, settings: tuple[str, ...], json_file: Path | None, **given: Any) -> None:
     """Say what generating or training would take, and whether it fits, without loading a weight.
+
+    With RUN.toml, model, size and training are those of the run.
 
     \b
     Example:
       d4k plan --model sd3-medium --size 4096x4096 --downscale 16 --train --adapter-rank 16
+      d4k plan examples/train_sd3_4k.toml --gpu-gb 80
     """
-    width, height = read_size(size)
     if json_file is not None and json_file.suffix != ".json":
         raise ConfigError(f"cannot write a plan to '{json_file.name}': the ending must be .json")
-    from d4k.config import with_settings
+    if recipe is None and settings:
+        raise ConfigError("--set changes settings of RUN.toml, and none was given: use the options, or give the file")
+    asked = _of_options(given) if recipe is None else _of_file(recipe, list(settings), given)
     from d4k.planning import plan as make_plan
 
-    chosen = with_settings({} if downscale is None else {"downscale": downscale}, list(options))
-    _warn_of_unused(settings)
-    found = make_plan(model, width=width, height=height, **settings, **chosen)
-    for line in _lines(found, gpu_gb, offload):
+    found = make_plan(*asked)
+    for line in _lines(found, given["gpu_gb"], given["offload"]):
         click.echo(line)
     if json_file is not None:
         import attrs
@@ -70,12 +93,53 @@ def plan(
         write_json(json_file, attrs.asdict(found))
 
 
-def _warn_of_unused(settings: dict[str, Any]) -> None:
+def _of_options(given: dict[str, Any]) -> tuple[ModelRef, Generation, RunPlan | None]:
+    """What the options ask for."""
+    width, height = read_size(given["size"] or "4096x4096")
+    _warn_of_unused(given)
+    from d4k.config import AdapterSettings, with_settings
+    from d4k.models import ModelRef
+    from d4k.planning import Generation, RunPlan
+
+    downscale, rank, batch = given["downscale"], given["adapter_rank"], given["batch_size"]
+    ref = ModelRef(
+        given["model"],
+        **{name: given[name] for name in ("revision", "variant", "transformer")},
+        adapters=dict.fromkeys(given["adapters"], 1.0),
+        options=with_settings({} if downscale is None else {"downscale": downscale}, list(given["options"])),
+    )
+    generation = Generation(width, height, batch, given["dtype"], given["quantize"])
+    if not given["train"]:
+        return ref, generation, None
+    adapter = None if rank is None else AdapterSettings(rank=rank)
+    named = {name: given[name] for name in ("precision", "optimizer", "processes", "steps")}
+    return ref, generation, RunPlan(batch, adapter=adapter, dtype=given["train_dtype"], **named)
+
+
+def _of_file(recipe: Path, settings: list[str], given: dict[str, Any]) -> tuple[ModelRef, Generation, RunPlan]:
+    """What the configuration of a run asks for."""
+    for name, key in OF_RUN.items():
+        if _is_given(name):
+            said = {"options": "--option", "adapters": "--adapter"}.get(name, f"--{name.replace('_', '-')}")
+            raise ConfigError(f"{said} is what {recipe} says: leave it out, or change the file's {key} with --set")
+    import attrs
+
+    from d4k.config import RunConfig, from_mapping, read_toml, with_settings
+    from d4k.planning import of_run
+
+    config = from_mapping(RunConfig, with_settings(read_toml(recipe), settings))
+    ref, generation, run = of_run(config, dtype=given["dtype"], quantize=given["quantize"])
+    return ref, generation, attrs.evolve(run, processes=given["processes"])
+
+
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _warn_of_unused(given: dict[str, Any]) -> None:
     """Name what is only of training, where training is not planned."""
-    given = click.get_current_context().get_parameter_source
-    training = ("train_dtype", "precision", "adapter_rank", "optimizer", "processes")
-    unused = [f"--{name.replace('_', '-')}" for name in training if given(name) is not ParameterSource.DEFAULT]
-    if unused and not settings["train"]:
+    unused = [f"--{name.replace('_', '-')}" for name in OF_TRAINING if _is_given(name)]
+    if unused and not given["train"]:
         click.echo(f"warning: {', '.join(unused)} without --train: ignored", err=True)
 
 
@@ -85,7 +149,7 @@ def read_size(text: str) -> tuple[int, int]:
     >>> read_size("3072x4096"), read_size("2048")
     ((3072, 4096), (2048, 2048))
     """
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text.strip().lower())
     if found is None:
         raise ConfigError(f"cannot read the size '{text}'; write width x height in pixels, such as 3072x4096")
     return int(found[1]), int(found[2] or found[1])
@@ -110,7 +174,9 @@ def _lines(plan: Plan, gpu_gb: float, offload: str | None) -> Iterator[str]:
     yield "files: " + ", ".join(f"{what} {_size(size)}" for what, size in plan.disk.items())
     yield _verdict("generating", plan.generation.peaks, gpu_gb, f"offload {offload}" if offload else None)
     if plan.training is not None:
-        yield _verdict("training", plan.training.peaks, gpu_gb, None)
+        checkpointing = plan.settings["checkpointing"]
+        ways = {None: None, True: "gradient checkpointing", False: "all activations kept"}
+        yield _verdict("training", plan.training.peaks, gpu_gb, ways[checkpointing])
 
 
 def _table(title: str, memory: Memory) -> Iterator[str]:
@@ -125,9 +191,13 @@ def _table(title: str, memory: Memory) -> Iterator[str]:
 def _verdict(doing: str, peaks: Mapping[str, int], gpu_gb: float, chosen: str | None) -> str:
     """Whether it fits, and if not what would."""
     (plain, *others) = [chosen] if chosen else list(peaks)
-    fits = peaks[plain] <= gpu_gb * 1e9
-    line = f"{doing} fits a GPU of {gpu_gb:g} GB: {'yes' if fits else 'no'} ({plain}: {_size(peaks[plain])})"
-    return line if fits or not others else line + "; " + "; ".join(f"with {way}: {_size(peaks[way])}" for way in others)
+    line, asked = f"{doing} fits a GPU of {gpu_gb:g} GB: ", f"{plain}: {_size(peaks[plain])}"
+    if peaks[plain] <= gpu_gb * 1e9:
+        return f"{line}yes ({asked})"
+    fitting = next((way for way in others if peaks[way] <= gpu_gb * 1e9), None)
+    if fitting is not None:
+        return f"{line}yes, with {fitting} ({_size(peaks[fitting])}; {asked})"
+    return "; ".join([f"{line}no ({asked})", *(f"with {way}: {_size(peaks[way])}" for way in others)])
 
 
 def _flops(count: int) -> str:

@@ -19,6 +19,7 @@ from d4k.models.headers import (
     weight_files,
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
+from d4k.models.known import Known, UnknownValueError, ones_of
 from d4k.models.limits import adapter_numbers, check_config, refuse_large_training, refuse_too_large
 from d4k.models.load import check_finite, disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
@@ -26,9 +27,9 @@ from d4k.models.placement import (
     DENOISER,
     DTYPES,
     OFFLOADS,
-    PRECISIONS,
     QUANTIZERS,
     Quantizer,
+    autocast_dtype,
     check_placement,
     computing_device,
     computing_dtype,
@@ -63,7 +64,6 @@ __all__ = [
     "OFFLOADS",
     "OPTIMIZER",
     "PART_WEIGHTS",
-    "PRECISIONS",
     "QUANTIZERS",
     "SAFE",
     "STATE",
@@ -71,6 +71,7 @@ __all__ = [
     "TRAINABLE",
     "AppliedAdapter",
     "Card",
+    "Known",
     "LoadedModel",
     "Loading",
     "Model",
@@ -80,7 +81,9 @@ __all__ = [
     "Shapes",
     "Tokenizer",
     "Training",
+    "UnknownValueError",
     "adapter_numbers",
+    "autocast_dtype",
     "check_config",
     "check_finite",
     "check_model",
@@ -105,6 +108,7 @@ __all__ = [
     "missing_from_cache",
     "model_parts",
     "offload_part",
+    "ones_of",
     "part_bytes",
     "place",
     "quantization",

@@ -22,12 +22,13 @@ DEPTH = 8
 """How many adapters and runs may build on each other; more are taken for a circle."""
 
 
-def find_model(ref: ModelRef, learnt: Sequence[Training] = ()) -> Model:
+def find_model(ref: ModelRef, learnt: Sequence[Training] = (), *, configs: bool = False) -> Model:
     """Find a model by registered name, local folder (also of a run, or of a checkpoint in it) or Hub id.
 
     Args:
         ref: as the user names it.
         learnt: records of the adapters in `ref` that are switched on, the first one first.
+        configs: let the configuration files that a plugin brings stand for a model on the Hub, which is not asked.
 
     Returns:
         The model, with the precedence of `d4k.models.reference` applied to its options and its record.
@@ -39,7 +40,7 @@ def find_model(ref: ModelRef, learnt: Sequence[Training] = ()) -> Model:
     """
     if "source" in ref.options:
         raise ConfigError("'source' is no option of a backbone that may be set: it is where the model was found")
-    found, card, entry = _find(ref, 0)
+    found, card, entry = _find(ref, 0, configs)
     registered = {} if entry is None else entry.options
     told = [record.options for record in learnt]
     training = card.training
@@ -56,11 +57,11 @@ def find_model(ref: ModelRef, learnt: Sequence[Training] = ()) -> Model:
     )
 
 
-def _find(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
+def _find(ref: ModelRef, depth: int, configs: bool) -> tuple[Model, Card, Entry | None]:
     """Where a model is, its own record, and what is registered of it."""
     if depth > DEPTH:
         raise CheckpointError(f"'{ref.name}' builds on itself: its {CARD}, or that of its base, names it as the base")
-    found, card, entry = _find_whole(ref, depth)
+    found, card, entry = _find_whole(ref, depth, configs)
     if ref.transformer is None:
         return found, card, entry
     other = registered_checkpoint(ref.transformer)
@@ -78,7 +79,7 @@ def _find(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
     return evolve(found, transformer=location if state is None else str(state / TRAINABLE)), merged, entry
 
 
-def _find_whole(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
+def _find_whole(ref: ModelRef, depth: int, configs: bool) -> tuple[Model, Card, Entry | None]:
     """As `_find`, without another denoiser."""
     entry = registered_checkpoint(ref.name)
     location = ref.name if entry is None else entry.target
@@ -90,12 +91,16 @@ def _find_whole(ref: ModelRef, depth: int) -> tuple[Model, Card, Entry | None]:
     if finished is not None:
         location = str(finished)
     elif (state := _state(folder)) is not None:
-        return _from_state(state, depth)
+        return _from_state(state, depth, configs)
     elif entry is None and not is_folder(folder, CheckpointError):
         _check_hub_id(ref.name)
+    if configs and entry is not None and entry.configs and ref.revision is None:
+        return Model(ref, entry.backbone, entry.configs, variant=ref.variant), Card(entry.backbone), entry
     card = read_card(location, ref.revision)
     if card.base is not None:
-        return _with_adapter(location, card, card.base, ref.variant, depth)
+        return _with_adapter(
+            location, card, evolve(card.base, variant=ref.variant or card.base.variant), depth, configs
+        )
     name = entry.backbone if entry is not None else card.backbone or _detect(location, ref.revision)
     return Model(ref, name, location, revision=ref.revision, variant=ref.variant), card, entry
 
@@ -110,11 +115,11 @@ def registered_checkpoint(name: str) -> Entry | None:
 
 
 def _with_adapter(
-    folder: str, card: Card, base: ModelRef, variant: str | None, depth: int
+    folder: str, card: Card, base: ModelRef, depth: int, configs: bool
 ) -> tuple[Model, Card, Entry | None]:
     """The model that an adapter was trained on, with the adapter, whose record is that of the whole."""
     try:
-        found, own, entry = _find(evolve(base, variant=variant or base.variant), depth + 1)
+        found, own, entry = _find(base, depth + 1, configs)
     except (CheckpointError, UnknownNameError) as error:
         raise CheckpointError(
             f"the adapter in {folder} was trained on '{base.name}', which cannot be had: {error} "
@@ -125,7 +130,7 @@ def _with_adapter(
     return evolve(found, adapters={**found.adapters, folder: 1.0}), record, entry
 
 
-def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
+def _from_state(state: Path, depth: int, configs: bool) -> tuple[Model, Card, Entry | None]:
     """The model a run began with, as its configuration says, with what the run had learnt by then."""
     run = RunFolder.of_state(state)
     record = run.config
@@ -140,7 +145,7 @@ def _from_state(state: Path, depth: int) -> tuple[Model, Card, Entry | None]:
         way = f"its run has ended: give {run.path}" if ended else "finish its run with d4k train --resume"
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     began = ModelRef(config.model, config.revision, config.variant, config.transformer)
-    found, own, entry = _find(began, depth + 1)
+    found, own, entry = _find(began, depth + 1, configs)
     shift = None if config.flow.shift == 1 else config.flow.shift
     learnt = Training(config.data.width, config.data.height, shift=shift)
     options = first_said(config.backbone, own.options)

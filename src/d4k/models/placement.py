@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
+from d4k.config import PRECISIONS
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.protocols import Placement
 from d4k.upstream import accelerate_hook, has_hooks
@@ -23,9 +24,9 @@ __all__ = [
     "DENOISER",
     "DTYPES",
     "OFFLOADS",
-    "PRECISIONS",
     "QUANTIZERS",
     "Quantizer",
+    "autocast_dtype",
     "check_placement",
     "computing_device",
     "computing_dtype",
@@ -69,8 +70,9 @@ QUANTIZERS: Mapping[str, Quantizer] = {
 """How a denoiser's weights are held in fewer bits."""
 
 
-PRECISIONS: Mapping[str, torch.dtype | None] = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Mixed precision of training, and the dtype that products are computed in; None is that of the weights."""
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """The dtype of products under mixed precision, a key of `d4k.config.PRECISIONS`; None for "no"."""
+    return None if precision == "no" else DTYPES[PRECISIONS[precision]]
 
 
 def training_dtype(precision: str, *, adapter: bool) -> str:
@@ -85,8 +87,7 @@ def training_dtype(precision: str, *, adapter: bool) -> str:
     >>> training_dtype("bf16", adapter=True), training_dtype("bf16", adapter=False)
     ('bfloat16', 'float32')
     """
-    narrow = PRECISIONS[precision] if adapter else None
-    return next(name for name, dtype in DTYPES.items() if dtype == (narrow or torch.float32))
+    return PRECISIONS[precision] if adapter else "float32"
 
 
 DENOISER = "transformer"

@@ -17,7 +17,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from d4k.planning.known import Known
+from d4k.models import Known
 from d4k.upstream import (
     TorchDispatchMode,
     _engine_run_backward,

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from d4k.config import number, text_or_empty, whole
 from d4k.errors import ConfigError, did_you_mean
-from d4k.models import Model, Training, first_said
+from d4k.models import Model, Training, first_said, refuse_too_large
 from d4k.plugins import registry
 from d4k.protocols import Backbone, LatentSpec
 
@@ -76,6 +76,7 @@ def choose_settings(backbone: Backbone, model: Model, given: Mapping[str, Any]) 
     said = first_said(given, {"steps": own.steps, "guidance": own.guidance}, model.training.sampling, model.registered)
     size = {side: said.get(side, own.size) for side in ("width", "height")}
     check_size(backbone, **size, name=model.backbone)
+    refuse_too_large(backbone, **size)
     preset = registry().preset(model.backbone, **size, downscale=backbone.latent.downscale)
     usual = {} if preset is None else {"steps": preset.steps, "guidance": preset.guidance, "shift": preset.shift}
     chosen = first_said(said, size, usual)

@@ -11,6 +11,9 @@ from accelerate.utils import get_cpu_distributed_information
 from d4k.adapters import TRAINED, check_targets, loaded_adapters
 from d4k.config import RunConfig
 from d4k.errors import ConfigError
+from d4k.images import Crop
+from d4k.models import adapter_numbers, refuse_large_training
+from d4k.protocols import Backbone
 
 __all__ = ["refuse_several_processes"]
 
@@ -81,6 +84,25 @@ def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
             f"the model's weights are {other}, and training.precision = 'no' computes in "
             "float32; set it to 'bf16' or 'fp16', or load the model in float32"
         )
+
+
+def check_memory(backbone: Backbone, crop: Crop, config: RunConfig) -> None:
+    """Refuse a size, a batch or a rank that asks for more memory than there is.
+
+    Raises:
+        ConfigError: it does; the message says how much is needed at least.
+    """
+    module, trained = backbone.trainable, 0
+    if config.adapter is not None:
+        trained = adapter_numbers(module, check_targets(module, config.adapter.targets), config.adapter.rank)
+    refuse_large_training(
+        backbone,
+        crop.width,
+        crop.height,
+        batch_size=config.training.batch_size,
+        trained=trained,
+        optimizer=config.optimizer.name,
+    )
 
 
 def check_unchanged(module: torch.nn.Module, config: RunConfig, *, restored: bool) -> None:

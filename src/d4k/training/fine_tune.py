@@ -12,7 +12,7 @@ from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
 from d4k.errors import ConfigError
 from d4k.files import refuse_used
-from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder
+from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.result import trained_with
@@ -98,8 +98,7 @@ def train_from_config(
     if not resume:
         refuse_used(Path(config.output_dir))
     dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
-    frozen = config.adapter is not None  # weights that are not trained need no more digits than are computed with
-    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(config.training.precision, "float32") if frozen else "float32"
+    dtype = training_dtype(config.training.precision, adapter=config.adapter is not None)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
     backbone, loaded = load_model(ref, Loading(device=device, dtype=dtype, memory_gb=memory_gb))
     return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume)[0]

@@ -15,7 +15,7 @@ from attrs import frozen
 from d4k.config import RunConfig
 from d4k.models import RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
-from d4k.training.checks import check_adapters, check_precision, check_unchanged, refuse_several_processes
+from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged, refuse_several_processes
 from d4k.training.data.samples import Feed
 from d4k.training.folder import find_state, open_folder
 from d4k.training.journal import read_losses
@@ -91,6 +91,7 @@ def train(
     check_precision(module, config)
     state = find_state(run, config) if resume else None
     check_unchanged(module, config, restored=state is not None)
+    check_memory(backbone, feed.crop, config)
     open_folder(run, config, resume)
     loop = Loop(accelerator, backbone, loss, feed, config, run)
     if state is not None:

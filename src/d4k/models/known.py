@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from d4k.errors import ConfigError
+from d4k.protocols import Conditioning
 from d4k.upstream import TorchDispatchMode, storage_key, tree_leaves, tree_map
 
-__all__ = ["Known", "UnknownValueError"]
+__all__ = ["Known", "UnknownValueError", "ones_of"]
 
 LARGEST = 2**21
 """Bytes of a tensor whose values are followed: a mask over the tokens of a large picture, not its attention."""
@@ -34,7 +35,7 @@ class UnknownValueError(ConfigError):
     """A value is read that planning does not have."""
 
 
-class Known(TorchDispatchMode):
+class Known(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Computes small tensors beside the meta device, and answers when a model reads their values.
 
     Args:
@@ -42,7 +43,7 @@ class Known(TorchDispatchMode):
     """
 
     def __init__(self, ones: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.values: dict[int, torch.UntypedStorage] = {}
         for tensor in ones:
             self._keep(tensor, torch.ones(tensor.untyped_storage().nbytes() // tensor.itemsize, dtype=tensor.dtype))
@@ -131,7 +132,12 @@ class Known(TorchDispatchMode):
             return value
         storage = self.values[storage_key(value.untyped_storage())]
         room = torch.empty(0, dtype=value.dtype)
-        return room.set_(storage, value.storage_offset(), value.size(), value.stride())  # type: ignore[call-overload]
+        return room.set_(storage, value.storage_offset(), value.size(), value.stride())
+
+
+def ones_of(conditioning: Conditioning) -> list[Tensor]:
+    """Those tensors of encoded prompts that are masks or numbers of tokens: for planning, full of ones."""
+    return [tensor for tensor in conditioning.tensors.values() if not tensor.is_floating_point()]
 
 
 def _is_chance(func: Any) -> bool:

@@ -12,8 +12,8 @@ from diffusers.models.transformers.transformer_cogview4 import CogView4TrainingA
 from torch import Tensor
 
 from d4k import ConfigError
+from d4k.models import Known, UnknownValueError
 from d4k.planning import trace
-from d4k.planning.known import Known, UnknownValueError
 
 TEXT, SIDE, BATCH = 7, 16, 2
 
