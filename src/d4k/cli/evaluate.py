@@ -31,7 +31,7 @@ DEFAULT = ("glcm", "compression-ratio")
     "options",
     metavar="NAME.KEY=VALUE",
     multiple=True,
-    help="Set an option of a metric, e.g. brightness.scale=2.0. Repeat for several.",
+    help="Set an option of a metric, e.g. my-metric.levels=32. Repeat for several.",
 )
 @click.option(
     "--config",
@@ -60,13 +60,12 @@ def evaluate(
 ) -> None:
     """Measure the pictures in FOLDER.
 
-    Options of metrics are given as --metric-option NAME.KEY=VALUE, or in the tables of a TOML file:
-    [metrics.brightness] and below it scale = 2.0. What the command line says counts.
+    Options of metrics are given as --metric-option NAME.KEY=VALUE, or in the tables of a TOML file that --config names:
+    [metrics.my-metric] and below it levels = 32. Where both say something, the command line counts.
 
     \b
-    Examples:
+    Example:
       d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
-      d4k evaluate images --metric brightness --metric-option brightness.scale=2.0
       d4k evaluate images --config metrics.toml
     """
     from d4k.evaluation import evaluate as measure
@@ -101,9 +100,7 @@ def make_metrics(names: Sequence[str], config: Path | None, options: Sequence[st
     tables = _tables(config)
     for option in options:
         if "." not in option.partition("=")[0]:
-            raise ConfigError(
-                f"cannot read --metric-option '{option}'; write NAME.KEY=VALUE, e.g. brightness.scale=2.0"
-            )
+            raise ConfigError(f"cannot read --metric-option '{option}'; write NAME.KEY=VALUE, e.g. my-metric.levels=32")
     settings = with_settings(tables, list(options))
     chosen = tuple(names) or tuple(tables) or DEFAULT
     for name in settings:
