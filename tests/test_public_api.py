@@ -114,11 +114,13 @@ OPTIONS = {
     "plan": "--model=sd3-medium --size=4096x4096 --batch-size=1 --downscale --dtype=bfloat16 --quantize --offload "
     "--train --train-dtype=float32 --precision=bf16 --adapter-rank --optimizer=adamw --processes=1 "
     "--gpu-gb --option --json",
-    "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
+    "evaluate": "folder --metric --metric-option --config --prompts --prompt-option --reference --json --markdown",
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",
     "adapter convert": "source --layout=comfyui --output",
     "plugins": "",
+    "new": "kind name --pipeline --output=.",
+    "check": "plugin --model",
 }
 
 SETTINGS = {
