@@ -170,11 +170,13 @@ OPTIONS = {
     "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size --batch-size=1 "
     "--downscale --dtype=bfloat16 --quantize --offload --train --train-dtype --precision=bf16 --adapter-rank "
     "--optimizer=adamw --steps --processes=1 --gpu-gb --option --json",
-    "evaluate": "folder --metric --prompts --prompt-option --reference --json --markdown",
+    "evaluate": "folder --metric --metric-option --config --prompts --prompt-option --reference --json --markdown",
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",
     "adapter convert": "source --layout=comfyui --output",
     "plugins": "",
+    "new": "kind name --pipeline --output=.",
+    "check": "plugin --model",
 }
 
 SETTINGS = {

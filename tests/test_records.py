@@ -316,11 +316,16 @@ def test_any_configuration_loads_or_is_refused(model: Path, device: str, chosen:
 @given(line=changed({"text": "a cat", "seed": 1, "width": 64, "id": "x"}))
 def test_any_line_is_an_object_or_a_data_error(line: str) -> None:
     """The line and its file are named."""
+    found: Any = None
     try:
-        assert isinstance(read_json_line(line, Path("x.jsonl"), 7), dict)
+        found = read_json_line(line, Path("x.jsonl"), 7)
     except DataError as error:
-        assert (error.path, error.line) == (Path("x.jsonl"), 7)
-        assert "x.jsonl, line 7" in str(error)
+        fault = error
+    else:
+        assert isinstance(found, dict)
+        return
+    assert (fault.path, fault.line) == (Path("x.jsonl"), 7)
+    assert "x.jsonl, line 7" in str(fault)
 
 
 def test_a_byte_order_mark_is_no_fault() -> None:

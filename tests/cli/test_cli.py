@@ -477,6 +477,8 @@ def test_help_and_version(arguments: list[str]) -> None:
             "evaluate",
             "adapter",
             "plugins",
+            "new",
+            "check",
         ]
     if arguments == ["--version"]:
         assert result.stdout == f"d4k, version {__version__}\n"
@@ -502,7 +504,9 @@ def test_presets_are_in_the_help(install: Callable[..., None]) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "demo"])
+@pytest.mark.parametrize(
+    "command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"]
+)
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""
     lines = [line.strip() for line in d4k(command, "--help").stdout.splitlines()]

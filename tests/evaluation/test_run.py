@@ -48,11 +48,11 @@ def spy(*needs: str) -> Any:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Path:
-    """Five grey pictures, each of another level."""
+    """Five grey pictures of the size of the photos, each of another level."""
     folder = tmp_path / "reference"
     folder.mkdir()
     for i in range(5):
-        Image.new("RGB", (8, 6), (i, i, i)).save(folder / f"{i}.png")
+        Image.new("RGB", (24, 20), (i, i, i)).save(folder / f"{i}.png")
     return folder
 
 
@@ -136,6 +136,44 @@ def test_numbers_of_inputs_must_agree(photos: Path, reference: Path) -> None:
         evaluate(photos, {"x": spy("reference")}, reference=reference)
     with pytest.raises(DataError, match="no images to evaluate"):
         evaluate([], {"x": spy("image")})
+
+
+def test_references_that_are_too_few_or_too_many_are_named(photos: Path, reference: Path) -> None:
+    """The image that has none by its name, or the reference that belongs to no image."""
+    (reference / "2.png").unlink()
+    with pytest.raises(
+        DataError, match=r"5 images, but 4 references in .*reference; there is none for .*photos/2\.png"
+    ):
+        evaluate(photos, {"x": spy("reference")}, reference=reference)
+    for name in ("2", "extra"):
+        Image.new("RGB", (24, 20)).save(reference / f"{name}.png")
+    with pytest.raises(DataError, match=r"5 images, but 6 references in .*; .*reference/extra\.png belongs to none"):
+        evaluate(photos, {"x": spy("reference")}, reference=reference)
+
+
+def test_reference_of_another_size_is_refused_by_name_before_anything_is_measured(
+    photos: Path, reference: Path
+) -> None:
+    """By its header; a metric that needs no reference does not mind."""
+    Image.new("RGB", (24, 21)).save(reference / "4.png")
+    metric = spy("image", "reference")
+    with pytest.raises(DataError, match=r"reference .*4\.png is 24x21, but image .*4\.png is 24x20: .* crop or resize"):
+        evaluate(photos, {"x": metric}, reference=reference)
+    assert metric.resets == 1
+    assert not metric.seen
+    assert evaluate(photos, {"x": spy("image")}, reference=reference)[0].count == 5
+
+
+def test_reference_is_compared_as_it_is_shown(photos: Path, reference: Path) -> None:
+    """One that is stored lying on its side has the size of its image; one that really lies is refused."""
+    turned = Image.new("RGB", (20, 24))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(reference / "4.png", exif=exif)
+    assert evaluate(photos, {"x": spy("image", "reference")}, reference=reference)[0].count == 5
+    Image.new("RGB", (20, 24)).save(reference / "4.png")
+    with pytest.raises(DataError, match=r"4\.png is 20x24, but image .*4\.png is 24x20"):
+        evaluate(photos, {"x": spy("image", "reference")}, reference=reference)
 
 
 def test_unreadable_picture_stops_with_its_name(photos: Path) -> None:

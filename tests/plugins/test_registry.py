@@ -134,7 +134,7 @@ def test_fields_are_options() -> None:
         ({"hidden": 1}, r"loss 'lens' has no option 'hidden'\. Options: focus, coating\.$"),
         ({"focus": -1}, r"^loss 'lens': focus is -1; it must be at least 0$"),
         ({"focus": 100}, r"^loss 'lens': focus is 100; it must be at most 99$"),
-        ({"focus": "x"}, r"^loss 'lens': '<' not supported"),
+        ({"focus": "x"}, r"^loss 'lens': option 'focus' must be int, got 'x'"),
     ],
 )
 def test_wrong_options_are_config_errors_that_name_the_component(options: dict[str, Any], message: str) -> None:

@@ -9,9 +9,11 @@ import click
 
 from d4k import __version__
 from d4k.cli.adapter import adapter
+from d4k.cli.check import check
 from d4k.cli.demo import demo
 from d4k.cli.evaluate import evaluate
 from d4k.cli.generate import generate
+from d4k.cli.new import new
 from d4k.cli.plan import plan
 from d4k.cli.plugins import plugins
 from d4k.cli.train import train
@@ -22,7 +24,7 @@ __all__ = ["main"]
 NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
 """Loggers that warn whenever diffusers is imported beside a torchao of another age, whether it is used or not."""
 
-COMMANDS = (demo, plan, train, generate, evaluate, adapter, plugins)  # in the order of use
+COMMANDS = (demo, plan, train, generate, evaluate, adapter, plugins, new, check)  # in the order of use
 
 
 class Commands(click.Group):

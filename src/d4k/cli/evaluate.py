@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from d4k.cli.prompts import prompts_option, read_prompts
-from d4k.errors import ConfigError
+from d4k.config import read_toml, with_settings
+from d4k.errors import ConfigError, did_you_mean
+from d4k.plugins import create
 
-__all__ = ["evaluate"]
+if TYPE_CHECKING:
+    from d4k.protocols import Metric
+
+__all__ = ["evaluate", "make_metrics"]
+
+DEFAULT = ("glcm", "compression-ratio")
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--metric", "metrics", metavar="NAME", multiple=True, help="Repeat for several. [default: glcm, compression-ratio]"
+)
+@click.option(
+    "--metric-option",
+    "options",
+    metavar="NAME.KEY=VALUE",
+    multiple=True,
+    help="Set an option of a metric, e.g. my-metric.levels=32. Repeat for several.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="A TOML file that names metrics with their options, a table [metrics.NAME] each.",
 )
 @click.option(
     "--prompts", metavar="FILE", help="One an image: text, .jsonl (an index.jsonl, too), or a dataset by name."
@@ -29,6 +50,8 @@ __all__ = ["evaluate"]
 def evaluate(
     folder: Path,
     metrics: tuple[str, ...],
+    options: tuple[str, ...],
+    config: Path | None,
     prompts: str | None,
     prompt_options: tuple[str, ...],
     reference: Path | None,
@@ -37,14 +60,18 @@ def evaluate(
 ) -> None:
     """Measure the pictures in FOLDER.
 
+    Options of metrics are given as --metric-option NAME.KEY=VALUE, or in the tables of a TOML file that --config names:
+    [metrics.my-metric] and below it levels = 32. Where both say something, the command line counts.
+
     \b
     Example:
       d4k evaluate images --metric glcm --metric compression-ratio --json scores.json
+      d4k evaluate images --config metrics.toml
     """
     from d4k.evaluation import evaluate as measure
-    from d4k.evaluation import metrics_by_name, score_table, write_scores
+    from d4k.evaluation import score_table, write_scores
 
-    chosen = metrics_by_name(metrics or ("glcm", "compression-ratio"))
+    chosen = make_metrics(metrics, config, options)
     texts = read_prompts(prompts, prompt_options) if prompts else None
     for file, ending in ((json_file, ".json"), (markdown_file, ".md")):
         if file is not None and file.suffix != ending:
@@ -56,3 +83,43 @@ def evaluate(
     for file in (json_file, markdown_file):
         if file is not None:
             write_scores(rows, file)
+
+
+def make_metrics(names: Sequence[str], config: Path | None, options: Sequence[str]) -> dict[str, Metric]:
+    """The metrics to measure, by name, made with their options.
+
+    Args:
+        names: registered metrics; empty takes those of the file, or else the two of Diffusion-4K.
+        config: TOML with a table `[metrics.NAME]` for each metric, its options below it.
+        options: `NAME.KEY=VALUE` each, which count more than the file.
+
+    Raises:
+        UnknownNameError: there is no such metric.
+        ConfigError: the file has another key, an option is for a metric that is not measured, or it does not suit.
+    """
+    tables = _tables(config)
+    for option in options:
+        if "." not in option.partition("=")[0]:
+            raise ConfigError(f"cannot read --metric-option '{option}'; write NAME.KEY=VALUE, e.g. my-metric.levels=32")
+    settings = with_settings(tables, list(options))
+    chosen = tuple(names) or tuple(tables) or DEFAULT
+    for name in settings:
+        if name not in chosen:
+            raise ConfigError(
+                f"options were given for the metric '{name}', which is not measured{did_you_mean(name, chosen)} "
+                f"Measured: {', '.join(chosen)}. Add --metric {name}, or leave its options out"
+            )
+    return {name: create("metric", name, **settings.get(name, {})) for name in chosen}
+
+
+def _tables(config: Path | None) -> Mapping[str, Mapping[str, Any]]:
+    data = {} if config is None else read_toml(config)
+    for key in data:
+        if key != "metrics":
+            raise ConfigError(f"unknown key '{key}' in {config}{did_you_mean(key, ['metrics'])} Known: metrics.NAME.")
+    tables = data.get("metrics", {})
+    if not isinstance(tables, Mapping) or not all(isinstance(table, Mapping) for table in tables.values()):
+        raise ConfigError(
+            f"{config} must hold a table for each metric, such as [metrics.glcm], with its options below it"
+        )
+    return tables

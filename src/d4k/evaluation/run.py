@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from d4k.errors import ConfigError, DataError
-from d4k.images import list_pictures, open_picture, to_tensor
+from d4k.images import list_pictures, open_picture, picture_size, to_tensor
 from d4k.plugins import create
 from d4k.protocols import Metric, Score
 
@@ -42,24 +43,27 @@ def evaluate(
 
     Raises:
         ConfigError: a metric needs something that was not given; nothing has been computed.
-        DataError: an image cannot be read, or the numbers of images, prompts and references differ.
+        DataError: an image cannot be read, the numbers of images, prompts and references differ, or a reference has
+            another size than its image and a metric compares them.
     """
     check_needs(metrics, prompts=prompts is not None, reference=reference is not None)
     files = list_pictures(images) if isinstance(images, Path) else list(images)
-    references = None if reference is None else list_pictures(reference)
-    for what, others in (("prompts", prompts), ("references", references)):
-        if others is not None and len(others) != len(files):
-            raise DataError(f"{len(files)} images, but {len(others)} {what}: there must be one for each image")
     if not files:
         raise DataError("no images to evaluate")
+    if prompts is not None and len(prompts) != len(files):
+        raise DataError(f"{len(files)} images, but {len(prompts)} prompts: there must be one for each image")
+    references = None if reference is None else _references(reference, files)
     for metric in metrics.values():
         metric.reset()
+    compared = references is not None and any("reference" in metric.needs for metric in metrics.values())
+    if references is not None and compared:
+        _check_sizes(files, references)
     for index, file in enumerate(tqdm(files, desc="evaluating", unit="image")):
         inputs: dict[str, Any] = {"image": to_tensor(open_picture(file))[None], "file": [file]}
         if prompts is not None:
             inputs["prompt"] = [prompts[index]]
-        if references is not None and any("reference" in metric.needs for metric in metrics.values()):
-            inputs["reference"] = to_tensor(open_picture(references[index]))[None]
+        if references is not None and compared:
+            inputs["reference"] = _opened_reference(inputs["image"], file, references[index])
         for metric in metrics.values():
             metric.update(**{need: inputs[need] for need in metric.needs})
     return [_score(name, metric, len(files)) for name, metric in metrics.items()]
@@ -68,6 +72,49 @@ def evaluate(
 def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
     """Registered metrics with their default options, by name."""
     return {name: create("metric", name) for name in names}
+
+
+def _references(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """One reference for each image, in the order of the names."""
+    found = list_pictures(folder)
+    if len(found) == len(files):
+        return found
+    missing = [file for file in files if file.stem not in {reference.stem for reference in found}]
+    surplus = [reference for reference in found if reference.stem not in {file.stem for file in files}]
+    hint = ""
+    if len(found) < len(files):
+        lone = missing[0] if missing else files[len(found)]
+        hint = f"; there is none for {lone}"
+    elif surplus:
+        hint = f"; {surplus[0]} belongs to none"
+    raise DataError(
+        f"{len(files)} images, but {len(found)} references in {folder}{hint}: there must be one for each image",
+        folder,
+    )
+
+
+def _check_sizes(files: Sequence[Path], references: Sequence[Path]) -> None:
+    """Refuse a reference of another size than its image by the headers alone, before anything is measured."""
+    for file, reference in zip(files, references, strict=True):
+        own, other = picture_size(file), picture_size(reference)
+        if sorted(own) != sorted(other):  # one of them may be stored lying on its side
+            raise _other_size(file, own, reference, other)
+
+
+def _other_size(file: Path, own: tuple[int, int], reference: Path, other: tuple[int, int]) -> DataError:
+    return DataError(
+        f"reference {reference} is {other[0]}x{other[1]}, but image {file} is {own[0]}x{own[1]}: "
+        "a reference has the size of its image; crop or resize one of them",
+        reference,
+    )
+
+
+def _opened_reference(image: Tensor, file: Path, reference: Path) -> Tensor:
+    """The pixels of a reference, (1, 3, H, W) uint8, of the size of its image."""
+    pixels = to_tensor(open_picture(reference))[None]
+    if pixels.shape != image.shape:
+        raise _other_size(file, (image.shape[3], image.shape[2]), reference, (pixels.shape[3], pixels.shape[2]))
+    return pixels
 
 
 def check_needs(metrics: Mapping[str, Metric], *, prompts: bool, reference: bool) -> None:

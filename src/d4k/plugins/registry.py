@@ -11,6 +11,7 @@ import attrs
 from attrs import define, field, frozen
 
 from d4k.errors import ConfigError, D4KError, PluginError, UnknownNameError, did_you_mean
+from d4k.plugins.options import explain, wrong_type
 from d4k.protocols import Preset
 
 __all__ = ["Entry", "Kind", "Registry", "build"]
@@ -157,6 +158,8 @@ def build(entry: Entry, options: dict[str, Any]) -> Any:
             if option not in allowed:
                 known = ", ".join(allowed) or "none"
                 raise ConfigError(f"{label} has no option '{option}'{did_you_mean(option, allowed)} Options: {known}.")
+        if wrong := wrong_type(cls, options):
+            raise ConfigError(f"{label}: {wrong}")
     try:
         return cls(**options)
     except ConfigError as error:
@@ -164,5 +167,4 @@ def build(entry: Entry, options: dict[str, Any]) -> Any:
     except D4KError:
         raise
     except (TypeError, ValueError) as error:
-        reason = str(error.args[0] if error.args else error).replace(f"{cls.__name__}.__init__() ", "")
-        raise ConfigError(f"{label}: {reason}") from error
+        raise ConfigError(f"{label}: {explain(cls, options, error)}") from error

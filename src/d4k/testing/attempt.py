@@ -59,7 +59,7 @@ def differ(a: Tensor, b: Tensor) -> bool:
 def shape_of(tensor: object) -> str:
     """The shape of a tensor in words, or the type of what is none.
 
-    >>> shape_of(torch.zeros(2, 3))
+    >>> shape_of(Tensor(2, 3))
     '(2, 3)'
     >>> shape_of(None)
     'a NoneType'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
+from d4k.models import ones_of
 from d4k.planning import Trace, trace
 from d4k.protocols import Backbone, Conditioning, Placement
 from d4k.testing.attempt import attempt, check_options, shape_of
@@ -65,14 +67,18 @@ def check_meta(backbone: Backbone) -> None:
 def _check_step(backbone: Backbone, prompts: list[str]) -> None:
     text = _text(backbone, prompts)
     assert len(text) == len(prompts), "encode_text gives the shapes of every prompt on the device meta"
-    states = [tensor for tensor in text.tensors.values() if tensor.ndim > 2]
-    # masks and the like may have values, for models that read them
-    assert all(tensor.is_meta for tensor in states), "encode_text gives tensors on the device meta"
+    assert all(t.is_meta for t in text.tensors.values()), "encode_text gives tensors on the device meta"
     unit = 4 * backbone.latent.granularity
     noisy = _noise(backbone, len(prompts), unit, unit)
-    velocity = _velocity(backbone, noisy, text, 3.0)
-    assert velocity.shape == noisy.shape, "velocity has the shape of the latent on the device meta"
-    assert velocity.is_meta, "velocity stays on the device meta"
+    made: list[Tensor] = []
+
+    def run() -> Tensor:
+        made.append(_quiet(backbone, noisy, text))
+        return made[0]
+
+    _traced(f"velocity of {shape_of(noisy)} on the device meta", run, text)
+    assert made[0].shape == noisy.shape, "velocity has the shape of the latent on the device meta"
+    assert made[0].is_meta, "velocity stays on the device meta"
 
 
 def _check_sizes(backbone: Backbone) -> None:
@@ -85,32 +91,31 @@ def _check_sizes(backbone: Backbone) -> None:
         what = f"velocity of {width}x{height} pixels"
         if spec.max_size is None:
             what = f"latent.max_size is None, which says that there is no limit; then {what}"
-        run = partial(_quiet, backbone, _noise(backbone, 1, height, width), text)
-        attempt(what, partial(trace, run))
+        _traced(what, partial(_quiet, backbone, _noise(backbone, 1, height, width), text), text)
 
 
 def _check_planning(backbone: Backbone) -> None:
     """A step of sampling and one of training, as `d4k plan` traces them."""
     side, text = 8 * backbone.latent.granularity, _text(backbone, ["one"])
     noisy = _noise(backbone, 1, side, side)
-    with torch.no_grad():
-        step = _traced("a sampling step", lambda: _quiet(backbone, noisy, text))
+    step = _traced("planning a sampling step", partial(_quiet, backbone, noisy, text), text)
     assert step.flops > 0, "a sampling step takes operations"
     module: Any = backbone.trainable
     module.train().requires_grad_(True)
+    train = partial(backbone.velocity, noisy.float(), _levels(noisy), text)
     try:
-        plain = _traced("a training step", lambda: backbone.velocity(noisy.float(), _levels(noisy), text), narrow=True)
+        plain = _traced("planning a training step", train, text, narrow=True)
         assert plain.flops > step.flops, "a training step takes operations backwards, too"
         if hasattr(module, "enable_gradient_checkpointing"):
             module.enable_gradient_checkpointing()
-            checkpointed = lambda: backbone.velocity(noisy.float(), _levels(noisy), text)  # noqa: E731
-            _traced("a training step with gradient checkpointing", checkpointed, narrow=True)
+            _traced("planning a training step with gradient checkpointing", train, text, narrow=True)
     finally:
         module.eval().zero_grad(set_to_none=True)
 
 
-def _traced(what: str, run: Any, *, narrow: bool = False) -> Trace:
-    return attempt(f"planning {what}", lambda: trace(run, torch.bfloat16 if narrow else None))
+def _traced(what: str, run: Callable[[], Tensor], text: Conditioning, *, narrow: bool = False) -> Trace:
+    """What planning says of a computation; masks of `text` are for models that read them."""
+    return attempt(what, partial(trace, run, torch.bfloat16 if narrow else None, ones_of(text)))
 
 
 def _noise(backbone: Backbone, count: int, height: int, width: int) -> Tensor:
@@ -127,11 +132,6 @@ def _text(backbone: Backbone, prompts: list[str]) -> Conditioning:
     shown = f'encode_text({prompts}, "") on the device meta'
     text: Conditioning = attempt(shown, lambda: backbone.encode_text(prompts, ""))
     return text
-
-
-def _velocity(backbone: Backbone, noisy: Tensor, text: Conditioning, guidance: float) -> Tensor:
-    shown = f"velocity of {shape_of(noisy)} on the device meta"
-    return attempt(shown, lambda: backbone.velocity(noisy, _levels(noisy), text, guidance))
 
 
 def _quiet(backbone: Backbone, noisy: Tensor, text: Conditioning) -> Tensor:
