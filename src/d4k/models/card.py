@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from d4k.errors import CheckpointError
-from d4k.files import is_file, is_folder, read_json, write_json
+from d4k.files import is_file, is_folder, write_json
+from d4k.models.configs import read_config
 from d4k.models.hub import fetch_file
 from d4k.plugins import registry
 from d4k.records import FORMAT, CardRecord, read_record
@@ -41,10 +42,7 @@ def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, 
     path = folder / name if is_folder(folder, CheckpointError) else fetch_file(model, name, revision)
     if path is None or not is_file(path, CheckpointError):
         return None
-    data = read_json(path, CheckpointError, finite=name == CARD)
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
-    return data
+    return read_config(path, finite=name == CARD)
 
 
 def write_card(
