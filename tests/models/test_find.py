@@ -6,6 +6,7 @@ import json
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from d4k import Placement
+from d4k import Placement, hookimpl
 from d4k.errors import CheckpointError, OutputError, PluginError, UnknownNameError
 from d4k.models import CARD, Source, find_model, hub, latest_state, load_pipeline, save_pipeline, write_card
 from d4k.training import load_state, save_state
@@ -271,3 +272,18 @@ class TestState:
             save_state(tmp_path, 2, *more)
         small_disk(resource.RLIM_INFINITY)
         assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_clash_on_one_name_does_not_stand_against_another(install: Callable[..., None], tmp_path: Path) -> None:
+    """Two plugins claim a checkpoint: it cannot be used, and any folder can."""
+
+    @hookimpl
+    def register_checkpoints(register: Any) -> None:
+        register("twice", backbone="fake", source="owner/twice", summary="a model")
+
+    claim = SimpleNamespace(register_checkpoints=register_checkpoints)
+    install(a=claim, b=SimpleNamespace(register_checkpoints=register_checkpoints))
+    (tmp_path / CARD).write_text(json.dumps({"format": 1, "backbone": "mine"}))
+    assert find_model(str(tmp_path)).backbone == "mine"
+    with pytest.raises(PluginError, match="checkpoint 'twice' is claimed by d4k-a"):
+        find_model("twice")

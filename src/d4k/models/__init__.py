@@ -34,6 +34,7 @@ from d4k.models.placement import (
     quantization,
     resident,
 )
+from d4k.models.reference import ModelRef, Training
 from d4k.models.run_folder import TRAINABLE, latest_state
 from d4k.models.shapes import Tokenizer, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
@@ -54,9 +55,11 @@ __all__ = [
     "SAFE",
     "STEP_CACHES",
     "TRAINABLE",
+    "ModelRef",
     "Shapes",
     "Source",
     "Tokenizer",
+    "Training",
     "check_finite",
     "check_model",
     "check_names",
