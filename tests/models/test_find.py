@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from d4k import Placement
+from d4k import Placement, hookimpl
 from d4k.errors import CheckpointError, PluginError, UnknownNameError
 from d4k.models import (
     CARD,
@@ -200,3 +201,18 @@ class TestLoadPipeline:
         weights.unlink()
         with pytest.raises(CheckpointError):
             load_pipeline(DDPMPipeline, str(folder), Placement(torch.device("cpu"), torch.float32))
+
+
+def test_clash_on_one_name_does_not_stand_against_another(install: Callable[..., None], tmp_path: Path) -> None:
+    """Two plugins claim a checkpoint: it cannot be used, and any folder can."""
+
+    @hookimpl
+    def register_checkpoints(register: Any) -> None:
+        register("twice", backbone="fake", source="owner/twice", summary="a model")
+
+    claim = SimpleNamespace(register_checkpoints=register_checkpoints)
+    install(a=claim, b=SimpleNamespace(register_checkpoints=register_checkpoints))
+    (tmp_path / CARD).write_text(json.dumps({"format": 1, "backbone": "mine"}))
+    assert find_model(ModelRef(str(tmp_path))).backbone == "mine"
+    with pytest.raises(PluginError, match="checkpoint 'twice' is claimed by d4k-a"):
+        find_model(ModelRef("twice"))

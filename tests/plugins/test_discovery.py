@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +82,68 @@ def test_broken_plugin_is_recorded_not_raised(install: Callable[..., None], plug
     assert create("loss", "good") == MSELoss()
     with pytest.raises(PluginError, match="loss 'late' is not available: plugin d4k-late failed to load"):
         create("loss", "late")
+
+
+class Exits:
+    """An entry point whose module calls `sys.exit`."""
+
+    name, dist = "quits", SimpleNamespace(name="d4k-quits", version="1")
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def load(self) -> Any:
+        raise self.error(3)
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit])
+def test_plugin_that_exits_while_it_is_imported_is_recorded(error: type[BaseException]) -> None:
+    """The command goes on, with its own exit code."""
+    found = discover([Exits(error)])  # type: ignore[list-item]
+    assert found.failures == {"d4k-quits": f"{error.__name__}: 3"}
+    assert found.names("loss") == ["mse"]
+
+
+def test_interruption_by_the_user_is_no_failure_of_a_plugin() -> None:
+    """Ctrl-C ends the command."""
+    with pytest.raises(KeyboardInterrupt):
+        discover([Exits(KeyboardInterrupt)])  # type: ignore[list-item]
+
+
+def test_hook_that_exits_is_recorded(install: Callable[..., None]) -> None:
+    """As one that fails."""
+
+    @hookimpl
+    def leave(register: Any) -> None:
+        raise SystemExit("bye")
+
+    install(quits=SimpleNamespace(register_losses=leave))
+    assert registry().failures == {"d4k-quits": "SystemExit: bye"}
+
+
+def test_module_that_exits_is_a_plugin_error_on_use(
+    install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is imported on first use only."""
+    (tmp_path / "d4k_that_exits.py").write_text("import sys; sys.exit(5)")
+    monkeypatch.syspath_prepend(tmp_path)
+    install(late=loss_plugin("late", target="d4k_that_exits:Loss"))
+    with pytest.raises(PluginError, match=r"cannot be loaded from d4k_that_exits:Loss: SystemExit: 5"):
+        create("loss", "late")
+
+
+@pytest.mark.parametrize("given", [{"name": 5}, {"target": None}, {"summary": b"x"}])
+def test_words_that_are_no_strings_are_recorded(install: Callable[..., None], given: dict[str, Any]) -> None:
+    """Sorting names, or printing them, would fail for everybody."""
+
+    @hookimpl
+    def register_losses(register: Any) -> None:
+        words = {"name": "x", "target": "a:b", "summary": "a loss", **given}
+        register(words["name"], words["target"], summary=words["summary"])
+
+    install(odd=SimpleNamespace(register_losses=register_losses))
+    assert "it must be a string" in registry().failures["d4k-odd"]
+    assert registry().names("loss") == ["mse"]
 
 
 def test_plugin_that_fails_half_way_registers_nothing(install: Callable[..., None]) -> None:

@@ -89,8 +89,8 @@ LINES: dict[str, tuple[bytes | Callable[[Path], bytes], str]] = {
     "text of another type": (b'{"file_name": "one.png", "text": 7}', "'text' is 7, not a string"),
     "file_name of another type": (b'{"file_name": null, "text": "x"}', "'file_name' is None, not a string"),
     "empty name": (row(""), "picture '' does not exist"),
-    "null byte": (row("a\0.png"), "null byte"),
-    "lone surrogate": (row("\ud800.png"), "surrogates"),
+    "null byte": (row("a\0.png"), "a NUL"),
+    "lone surrogate": (row("\ud800.png"), "half a character"),
     "missing": (row("gone.png"), "picture 'gone.png' does not exist"),
     "a folder": (row("below"), "picture 'below' does not exist"),
     "twice": (row("below/../one.png"), "is in line 1 already"),
@@ -318,3 +318,52 @@ def test_pictures_open_with_their_pixels(folder):
 
     with Image.open(folder / "one.png") as stored:
         np.testing.assert_array_equal(np.asarray(open_picture(Aesthetic4K(folder)[0].source)), np.asarray(stored))
+
+
+ODD = [
+    "null", "5", "true", "[]", "{}", '""', '"\\ud800"', '"a\\u0000b"', '"../x"', '"/etc/passwd"', "NaN", "9" * 5000,
+    "[" * 2000 + "]" * 2000, json.dumps("x" * 5000), json.dumps("x/" * 5000), '"."', '"loop"', '"file/x"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("place", ["file_name", "text", "other", "line"])
+def test_any_value_in_a_line_is_good_or_a_data_error(tmp_path, place, odd):
+    """Whatever stands at any key, or in place of the line."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").write_text("x")
+    row = json.dumps({"file_name": "a.png", "text": "a cat", "other": 1, place: "<here>"})
+    line = odd if place == "line" else row.replace('"<here>"', odd)
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
+    try:
+        dataset = Aesthetic4K(tmp_path)
+        samples = [dataset[i] for i in range(len(dataset))]
+    except DataError:
+        return
+    assert [sample.id for sample in samples] == ["a.png"]
+    samples[0].caption.encode("utf-8")
+
+
+@pytest.mark.parametrize("source", ["x" * 5000, "a\0b", "file/x", "loop/x"])
+def test_a_source_that_cannot_be_is_a_data_error(tmp_path, monkeypatch, source):
+    """Too long, with a NUL, below a file, in a loop of links."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError):
+        len(Aesthetic4K(tmp_path / source))
+    with pytest.raises(DataError):
+        len(Aesthetic4K(tmp_path, split=source.replace("/", "-")))
+
+
+def test_metadata_that_may_not_be_read_is_a_data_error(tmp_path, monkeypatch):
+    """The file and the reason are named."""
+    (tmp_path / "metadata.jsonl").write_text("{}")
+
+    def refuse(path, *rest):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"cannot read .*metadata\.jsonl: Permission denied"):
+        len(Aesthetic4K(tmp_path))

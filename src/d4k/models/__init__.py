@@ -2,6 +2,7 @@
 
 from d4k.models.card import CARD, Card, fetch_json, read_card, write_card
 from d4k.models.checks import check_model, check_names, check_part, check_single_file
+from d4k.models.configs import check_config
 from d4k.models.downloads import missing_from_cache
 from d4k.models.find import find_model, registered_checkpoint
 from d4k.models.headers import (
@@ -20,7 +21,7 @@ from d4k.models.headers import (
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
 from d4k.models.known import Known, UnknownValueError, ones_of
-from d4k.models.limits import adapter_numbers, check_config, refuse_large_training, refuse_too_large
+from d4k.models.limits import adapter_numbers, refuse_large_training, refuse_too_large
 from d4k.models.load import check_finite, disk_errors, load_pipeline, save_pipeline
 from d4k.models.placement import (
     AUTOENCODER,

@@ -10,7 +10,8 @@ import attrs
 from attrs import evolve, field, frozen
 
 from d4k.errors import CheckpointError
-from d4k.files import is_file, is_folder, read_json, write_json
+from d4k.files import is_file, is_folder, write_json
+from d4k.models.configs import read_config
 from d4k.models.hub import fetch_file
 from d4k.models.reference import ModelRef, Training
 from d4k.plugins import registry
@@ -66,10 +67,7 @@ def fetch_json(model: str, name: str, revision: str | None = None) -> dict[str, 
     path = folder / name if is_folder(folder, CheckpointError) else fetch_file(model, name, revision)
     if path is None or not is_file(path, CheckpointError):
         return None
-    data = read_json(path, CheckpointError, finite=name == CARD)
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
-    return data
+    return read_config(path, finite=name == CARD)
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from d4k.errors import CheckpointError
 from d4k.files import is_file, read_json
+from d4k.models.configs import read_config
 
 __all__ = [
     "AGAIN",
@@ -163,11 +164,9 @@ def model_parts(folder: Path) -> dict[str, tuple[str, Any]]:
     """
     path = folder / "model_index.json"
     try:
-        index = read_json(path, CheckpointError)
+        index = read_config(path)
     except CheckpointError as error:
         raise CheckpointError(f"{error}. {AGAIN}") from error
-    if not isinstance(index, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(index).__name__}. {AGAIN}")
     found = {}
     for name, entry in index.items():
         match entry:

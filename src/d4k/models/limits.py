@@ -5,48 +5,21 @@ The bounds are from below: what they refuse cannot work. What they let pass may 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from d4k.autoencoder import footprint
-from d4k.errors import CheckpointError, ConfigError
+from d4k.errors import ConfigError
 from d4k.machine import free_bytes
 from d4k.models.placement import AUTOENCODER, computing_device, computing_dtype
 from d4k.protocols import Backbone
 
-__all__ = ["adapter_numbers", "check_config", "refuse_large_training", "refuse_too_large"]
+__all__ = ["adapter_numbers", "refuse_large_training", "refuse_too_large"]
 
 GB = 1e9
-LARGEST = (
-    (re.compile(r"layers|blocks|depth|experts|groups"), 4096),
-    (re.compile(r"sample_size|pos_embed_max_size|image_size"), 2**14),
-    (re.compile(r"vocab|position|axes_lens"), 2**24),
-    (re.compile(r"dim|size|channels|heads|features|width|hidden|embed|d_model|d_ff|d_kv"), 2**20),
-)
-"""Settings of a configuration file by their name, and the most that any model would ask for."""
-
-
-def check_config(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a configuration that asks for more than any model has, before its model is made even without memory.
-
-    Args:
-        config: of one part of a model.
-        where: what the message calls the file.
-
-    Raises:
-        CheckpointError: a number of layers, a width or a size is beyond all reason.
-    """
-    for name, value in config.items():
-        most = next((most for pattern, most in LARGEST if pattern.search(str(name))), None)
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, Mapping):
-                check_config(number, where)
-            elif most is not None and isinstance(number, int | float) and number > most:
-                raise CheckpointError(f"{where} asks for {name} = {number:.6g}, and no model has more than {most}")
 
 
 def refuse_too_large(backbone: Backbone, width: int, height: int, *, batch_size: int = 1) -> None:

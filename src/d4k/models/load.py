@@ -96,7 +96,7 @@ def check_finite(parts: Mapping[str, Any], error: type[D4KError] = CheckpointErr
             if plain and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
                 raise error(
                     f"'{tensor_name}' of its {name} holds values that are not finite numbers (NaN or infinity). "
-                    "Is the file damaged, or are its numbers too large for the dtype? Get it again, or take another"
+                    "Is the file damaged, or is the dtype too narrow? Get it again, or load another dtype"
                 )
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from d4k.errors import CheckpointError
+from d4k.files import is_folder
+
 __all__ = ["OPTIMIZER", "STATE", "TRAINABLE", "RunFolder"]
 
 TRAINABLE = "trainable.safetensors"
@@ -67,6 +70,8 @@ class RunFolder:
 
     def states(self) -> list[Path]:
         """The checkpoints that are there and whole, the oldest first."""
+        if not is_folder(self.checkpoints, CheckpointError):
+            return []
         return sorted(path for path in self.checkpoints.glob("step-*") if (path / STATE).is_file())
 
     def latest_state(self) -> Path | None:
