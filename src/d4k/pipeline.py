@@ -44,7 +44,7 @@ from d4k.machine import choose_device
 from d4k.models import DTYPES, LOADED_WITH, check_placement, find_model, speed_up, write_card
 from d4k.plugins import Kind, create, registry
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Placement, Score
-from d4k.sampling import Job, SamplingStep, choose_settings, deviations, generate_planned, name_files, sample, versions
+from d4k.sampling import Job, SamplingStep, choose_settings, deviations, fill_jobs, generate_into, sample, versions
 from d4k.training import Run, train, trained_with
 
 __all__ = ["Pipeline", "check_options", "metrics_by_name", "train_from_config"]
@@ -321,7 +321,7 @@ class Pipeline:
         share. Sizes, and the pictures that are there already, are checked before anything is drawn.
 
         Args:
-            folder: new, empty, or of an earlier call.
+            folder: new, empty, or of an earlier call; or one new .png, .jpg or .webp file, for one job.
             jobs: prompts, or `d4k.Job` objects with a seed, a size or a negative prompt of their own.
             width: as for `generate`, of the jobs that have none of their own.
             height: likewise.
@@ -340,20 +340,22 @@ class Pipeline:
             ConfigError: a value does not suit the backbone.
             OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
         """
-        chosen = [Job(job) if isinstance(job, str) else job for job in jobs]
-        recipes = []
-        for job in chosen:
-            settings = self._settings(job.width or width, job.height or height, steps, guidance, shift)
-            negative = negative_prompt if job.negative_prompt is None else job.negative_prompt
-            number = seed if job.seed is None else job.seed
-            recipes.append(self._recipe(job.prompt, number, settings | {"negative_prompt": negative}))
+        own = {"width": width, "height": height, "seed": seed, "negative_prompt": negative_prompt}
+        filled = fill_jobs(jobs, **own)
+        known = {
+            size: self._recipe("", 0, {**self._settings(*size, steps, guidance, shift), "negative_prompt": ""})
+            for size in {(job.width, job.height) for job in filled}
+        }
 
-        def draw(recipe: Mapping[str, Any], tick: Callable[[SamplingStep], None]) -> Image:
+        def recipe(job: Job) -> dict[str, Any]:
+            own = {"prompt": job.prompt, "seed": job.seed, "negative_prompt": job.negative_prompt}
+            return known[job.width, job.height] | own
+
+        def generate(recipe: Mapping[str, Any], tick: Callable[[SamplingStep], None]) -> Image:
             settings = {name: recipe[name] for name in DRAWN}
             return self.generate(recipe["prompt"], on_step=tick, **settings)[0]
 
-        planned = name_files(Path(folder), chosen, recipes)
-        return generate_planned(Path(folder), planned, draw, on_step=on_step, on_picture=on_picture)
+        return generate_into(Path(folder), filled, recipe, generate, on_step=on_step, on_picture=on_picture)
 
     def _settings(
         self, width: int | None, height: int | None, steps: int | None, guidance: float | None, shift: float | None

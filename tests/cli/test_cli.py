@@ -133,13 +133,13 @@ class TestGenerate:
         """Each with what is allowed."""
         assert message in refused("generate", "a cat", *arguments)
 
-    def test_run_again_draws_what_is_missing(self) -> None:
+    def test_run_again_generates_what_is_missing(self) -> None:
         """What was there is said on the error stream."""
         d4k("generate", "a", *FAKE)
         result = d4k("generate", "a", "b", *FAKE)
         assert result.stdout.split() == ["images/0001-b-seed0.png"]
         assert "1 of 2 pictures were there already" in result.stderr
-        assert "0000-a-seed0.png was drawn with other settings" in refused("generate", "a", "b", *FAKE, "--steps", "3")
+        assert "0000-a-seed0.png was generated with other settings" in refused("generate", "a", "b", *FAKE, "--steps", "3")
 
     @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
     def test_recipe_of_a_picture_repeats_it_bit_for_bit(self, ending: str) -> None:
@@ -199,7 +199,7 @@ class TestGenerate:
         result = d4k("generate", "a", *FAKE, "--output", "out")
         assert result.exit_code == 2
         assert result.stderr.splitlines()[-1] == (
-            "error: cannot write out/index.jsonl: No space left on device; nothing was left half-written"
+            "error: cannot write out/0000-a-seed0.png: No space left on device; nothing was left half-written"
         )
         assert not Path("out").exists()
 
@@ -239,7 +239,7 @@ class TestPrompts:
         assert d4k("generate", "--prompts", "p.jsonl", *FAKE, "--output", "a.png").exit_code == 0
         assert read_recipe(Path("a.png"))["seed"] == 5
 
-    def test_index_of_a_folder_draws_it_again(self) -> None:
+    def test_index_of_a_folder_generates_it_again(self) -> None:
         """Its lines have prompt, seed and size; `d4k evaluate` takes the prompts from it."""
         d4k("generate", "a", "b", *FAKE, "--seed", "3")
         d4k("generate", "--prompts", "images/index.jsonl", *FAKE, "--output", "again")
@@ -267,7 +267,7 @@ class TestPrompts:
         ("line", "message"),
         [
             ("{'text': 1}", "p.jsonl, line 2: not JSON (Expecting property name enclosed in double quotes)"),
-            ('"a cat"', "p.jsonl, line 2: it must be an object such as"),
+            ("[1]", "p.jsonl, line 2: it must be an object such as"),
             ('{"text": 5}', "p.jsonl, line 2: prompt must be a string, got 5"),
             ('{"seed": 5}', "p.jsonl, line 2: it must have 'text', the prompt"),
             (
