@@ -107,7 +107,7 @@ def generate(
     `accelerate launch -m` every process generates its share.
 
     \b
-    Examples:
+    Example:
       d4k generate "a tabby cat" "a rocket lifting off at night" --model tiny-sd3 --seed 1 --output cats
       d4k generate --prompts prompts.jsonl --output images
       d4k generate --recipe cats/0000-a-tabby-cat-seed1.png --seed 2 --output other.png

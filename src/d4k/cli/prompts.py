@@ -136,7 +136,9 @@ def _job(row: Any, path: Path, where: str, number: int | None = None) -> Job:
 
 def _arguments(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ConfigError(f'it must be an object such as {{"text": "a cat", "seed": 1}}, or a string, got {reprlib.repr(row)}')
+        raise ConfigError(
+            f'it must be an object such as {{"text": "a cat", "seed": 1}}, or a string, got {reprlib.repr(row)}'
+        )
     for key in row:
         if key not in KEYS + UNUSED:
             raise ConfigError(f"unknown key {key!r}{did_you_mean(key, KEYS)} Known: {', '.join(KEYS)}")

@@ -18,7 +18,7 @@ from d4k.plugins import registry
 if TYPE_CHECKING:
     from d4k.pipeline import Pipeline
 
-__all__ = ["allow_downloads", "read", "recorded_adapters", "unless_given", "warn_of_changes"]
+__all__ = ["allow_downloads", "on_terminal", "read", "recorded_adapters", "unless_given", "warn_of_changes"]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -78,9 +78,14 @@ def allow_downloads(path: Path, recipe: Mapping[str, Any], *, allowed: bool) -> 
     if not missing:
         return
     said = f"the recipe in {path} needs {' and '.join(missing)}, which would be downloaded from the Hugging Face Hub"
-    if sys.stdin.isatty() and click.confirm(f"{said} with your account. Download?", err=True):
+    if on_terminal() and click.confirm(f"{said} with your account. Download?", err=True):
         return
     raise ConfigError(f"{said}; pass --allow-download if you trust it")
+
+
+def on_terminal() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
 
 
 def _not_here(

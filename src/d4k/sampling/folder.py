@@ -190,9 +190,10 @@ def _verified(
     written = index.path.stat().st_mtime_ns
     verified, befores, here = {}, Counter[str](), versions()
     for target in counting(share.own, "checking pictures", "picture", quiet=share.rank > 0):
-        name, now = target.file.name, share.recipe(target.job)
+        name = target.file.name
         if name not in present:
             continue
+        now = share.recipe(target.job)
         known = name in listed and present[name].stat().st_mtime_ns <= written
         before = index.recipe(listed[name]) if known else read_recipe(target.file)
         if known and _changes(before, now):  # the index may have been edited; what is in the picture counts

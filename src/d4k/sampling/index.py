@@ -34,7 +34,8 @@ class Index:
 
     def begin(self) -> None:
         """Make an empty index where there is none: with it, the folder is known as one of pictures."""
-        self.path.touch()
+        if not self.path.exists():  # its time of writing is not to change: pictures of a later time are not trusted
+            self.path.touch()
 
     def read(self) -> dict[str, str]:
         """Name -> line of the pictures that may be listed; what is damaged, or of something else, is left out."""

@@ -54,13 +54,15 @@ def is_file(output: Path, count: int) -> bool:
 
     Raises:
         ConfigError: its ending is unknown, or there are several pictures for one file.
-        OutputError: the system allows no such name.
+        OutputError: it is a file of another kind, or the system allows no such name.
     """
     with output_errors(output):
         folder = output.is_dir()
     if folder or not output.suffix or output.suffix[1:].isdigit():  # a folder may be called v1.0
         return False
     if output.suffix.lower() not in PICTURES:
+        if output.exists():
+            raise OutputError(f"output folder {output} is a file; name another")
         raise ConfigError(
             f"cannot write {output}: unknown ending '{output.suffix}'; allowed: {', '.join(PICTURES)}, or a folder's "
             "name without an ending"
