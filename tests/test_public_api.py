@@ -109,8 +109,8 @@ OPTIONS = {
     "train": "recipe --set --resume --device --memory-gb",
     "generate": "prompts --prompts --prompt-option --recipe --allow-download --model=tiny-sd3 --adapter "
     "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
-    "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile --step-cache "
-    "--memory-gb --low-memory",
+    "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "
+    "--step-cache --memory-gb --low-memory",
     "plan": "--model=sd3-medium --size=4096x4096 --batch-size=1 --downscale --dtype=bfloat16 --quantize --offload "
     "--train --train-dtype=float32 --precision=bf16 --adapter-rank --optimizer=adamw --processes=1 "
     "--gpu-gb --option --json",
