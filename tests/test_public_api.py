@@ -163,10 +163,10 @@ HOOKS = [
 OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --device --memory-gb",
-    "generate": "prompts --prompts --prompt-option --recipe --model=tiny-sd3 --adapter --width --height --downscale "
-    "--option --steps --guidance --shift --negative-prompt= --seed=0 --output=images --device --dtype=float32 "
-    "--revision --variant --transformer --offload --quantize --attention --compile --step-cache "
-    "--memory-gb --low-memory",
+    "generate": "prompts --prompts --prompt-option --recipe --allow-download --model=tiny-sd3 --adapter "
+    "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
+    "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "
+    "--step-cache --memory-gb --low-memory",
     "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size --batch-size=1 "
     "--downscale --dtype=bfloat16 --quantize --offload --train --train-dtype --precision=bf16 --adapter-rank "
     "--optimizer=adamw --steps --processes=1 --gpu-gb --option --json",

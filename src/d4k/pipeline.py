@@ -14,7 +14,7 @@ from d4k.config import RunConfig, from_mapping, run_sections
 from d4k.evaluation import evaluate, metrics_by_name
 from d4k.models import AppliedAdapter, LoadedModel, ModelRef, split_settings
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Score
-from d4k.sampling import Callback, Job, generate_into, generate_pictures
+from d4k.sampling import Callback, Job, generate_jobs, generate_pictures
 from d4k.training import Run, as_component, fine_tune, origin
 
 __all__ = ["Pipeline"]
@@ -175,7 +175,7 @@ class Pipeline:
             ConfigError: a value does not suit the backbone.
             OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
         """
-        return generate_into(
+        return generate_jobs(
             Path(output), self.backbone, self.loaded, jobs, seed, settings, on_step=on_step, on_picture=on_picture
         )
 

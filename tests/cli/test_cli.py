@@ -11,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from d4k import OutputError, Preset, __version__, hookimpl
+from d4k import OutputError, Pipeline, Preset, __version__, hookimpl
 from d4k.cli import main
+from d4k.cli.placement import OPTIONS
 from d4k.cli.prompts import read_jobs, read_prompts
 from d4k.errors import DataError
-from d4k.images import read_recipe
+from d4k.images import read_recipe, save_picture
 from d4k.sampling import versions
 
 SMALL = ("--width", "16", "--height", "12", "--steps", "2", "--device", "cpu")
@@ -133,19 +135,21 @@ class TestGenerate:
         """Each with what is allowed."""
         assert message in refused("generate", "a cat", *arguments)
 
-    def test_run_again_draws_what_is_missing(self) -> None:
+    def test_run_again_generates_what_is_missing(self) -> None:
         """What was there is said on the error stream."""
         d4k("generate", "a", *FAKE)
         result = d4k("generate", "a", "b", *FAKE)
         assert result.stdout.split() == ["images/0001-b-seed0.png"]
         assert "1 of 2 pictures were there already" in result.stderr
-        assert "0000-a-seed0.png was drawn with other settings" in refused("generate", "a", "b", *FAKE, "--steps", "3")
+        assert "0000-a-seed0.png was generated with other settings" in refused(
+            "generate", "a", "b", *FAKE, "--steps", "3"
+        )
 
     @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
     def test_recipe_of_a_picture_repeats_it_bit_for_bit(self, ending: str) -> None:
         """Model, options, size, steps, guidance, shift, seed and negative prompt; compression loses nothing of it."""
-        drawn = ("--guidance", "1.5", "--shift", "2", "--seed", "4", "--negative-prompt", "dog", "--option", "seed=7")
-        d4k("generate", "a cat", *FAKE, *drawn, "--output", "a.png")
+        given = ("--guidance", "1.5", "--shift", "2", "--seed", "4", "--negative-prompt", "dog", "--option", "seed=7")
+        d4k("generate", "a cat", *FAKE, *given, "--output", "a.png")
         d4k("generate", "--recipe", "a.png", "--output", f"b.{ending}")
         result = d4k("generate", "--recipe", f"b.{ending}", "--output", "c.png")
         assert (result.exit_code, result.stdout) == (0, "c.png\n")
@@ -199,9 +203,100 @@ class TestGenerate:
         result = d4k("generate", "a", *FAKE, "--output", "out")
         assert result.exit_code == 2
         assert result.stderr.splitlines()[-1] == (
-            "error: cannot write out/index.jsonl: No space left on device; nothing was left half-written"
+            "error: cannot write out/0000-a-seed0.png: No space left on device; nothing was left half-written"
         )
         assert not Path("out").exists()
+
+    def test_output_is_checked_before_everything_else(self) -> None:
+        """Even the model and the prompts are not looked for."""
+        Path("file").write_text("precious")
+        arguments = ("--prompts", "no-such.txt", "--model", "no-such")
+        message = "output folder file/sub cannot be made, because "
+        assert message in refused("generate", *arguments, "--output", "file/sub")
+        assert "cannot write a.gif: unknown ending" in refused("generate", *arguments, "--output", "a.gif")
+
+    @pytest.mark.parametrize(("given", "shift"), [("scheduler", "scheduler"), ("2.5", 2.5)])
+    def test_shift_is_a_number_or_the_word_scheduler(
+        self, monkeypatch: pytest.MonkeyPatch, given: str, shift: float | str
+    ) -> None:
+        """Passed on as it is."""
+        seen: list[Any] = []
+        monkeypatch.setattr(Pipeline, "generate_to", lambda *_, shift, **__: seen.append(shift) or [])
+        assert d4k("generate", "a", *FAKE, "--shift", given).exit_code == 0
+        assert seen == [shift]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--shift", "schedular"), "'schedular' is neither a number nor the word scheduler"),
+            (("--seed", str(2**63)), "is not in the range 0<=x<=9223372036854775807"),
+        ],
+    )
+    def test_value_that_the_command_line_refuses(self, arguments: tuple[str, str], message: str) -> None:
+        """With what is allowed."""
+        result = d4k("generate", "a", *FAKE, *arguments)
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+
+    def test_recipe_of_somebody_else_downloads_nothing_unasked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Model, denoiser and adapter are named; what is named on the command line needs no permission."""
+        theirs = {
+            "prompt": "a", "seed": 0, "model": "some/model", "width": 16, "height": 12, "steps": 2, "guidance": 1.0,
+            "transformer": "some/denoiser/x.safetensors",
+            "adapters": [{"name": "x", "source": "some/adapter", "sha256": "0", "weight": 1.0}],
+        }  # fmt: skip
+        save_picture(Image.new("RGB", (8, 8)), Path("a.png"), recipe=theirs)
+        message = (
+            "the recipe in a.png needs the model 'some/model' and the denoiser 'some/denoiser/x.safetensors' and the "
+            "adapter 'some/adapter', which would be downloaded from the Hugging Face Hub; pass --allow-download"
+        )
+        assert message in refused("generate", "--recipe", "a.png", "--output", "b.png")
+        loaded: list[Any] = []
+
+        def load(model: str, **options: Any) -> Any:
+            loaded.append(model)
+            raise OutputError("stop here")
+
+        monkeypatch.setattr(Pipeline, "from_pretrained", load)
+        refused("generate", "--recipe", "a.png", "--output", "b.png", "--allow-download")
+        given = ("--model", "my/model", "--transformer", "my/denoiser", "--adapter", "my/adapter")
+        refused("generate", "--recipe", "a.png", "--output", "b.png", *given)
+        assert loaded == ["some/model", "my/model"]
+        assert "needs the adapter 'some/adapter'," in refused("generate", "--recipe", "a.png", *given[:4])
+
+    def test_what_is_in_the_cache_needs_no_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not downloaded again."""
+        import huggingface_hub.constants as hub
+
+        monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / ("0" * 40)
+        snapshot.mkdir(parents=True)
+        (snapshot / "model_index.json").write_text('{"_class_name": "Other"}')
+        (snapshot.parents[1] / "refs").mkdir()
+        (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+        theirs = {
+            "prompt": "a", "seed": 0, "model": "some/model", "width": 16, "height": 12, "steps": 2, "guidance": 1.0,
+        }  # fmt: skip
+        save_picture(Image.new("RGB", (8, 8)), Path("a.png"), recipe=theirs)
+        assert "some/model is a Other, which no installed plugin loads" in refused("generate", "--recipe", "a.png")
+
+    def test_terminal_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Yes goes on, no ends."""
+        theirs = {
+            "prompt": "a", "seed": 0, "model": "some/model", "width": 16, "height": 12, "steps": 2, "guidance": 1.0,
+        }  # fmt: skip
+        save_picture(Image.new("RGB", (8, 8)), Path("a.png"), recipe=theirs)
+        monkeypatch.setattr("d4k.cli.recipe.on_terminal", lambda: True)
+
+        def load(model: str, **options: Any) -> Any:
+            raise OutputError(f"loading {model}")
+
+        monkeypatch.setattr(Pipeline, "from_pretrained", load)
+        for answer, message in (("y", "error: loading some/model"), ("n", "error: the recipe in a.png needs")):
+            result = CliRunner().invoke(main, ["generate", "--recipe", "a.png"], input=answer)
+            assert result.exit_code == 2
+            assert "with your account. Download? [y/N]" in result.stderr
+            assert message in result.stderr
 
     def test_damaged_model(self) -> None:
         """An index that is garbage, weights that were cut, a folder that is no model."""
@@ -239,7 +334,7 @@ class TestPrompts:
         assert d4k("generate", "--prompts", "p.jsonl", *FAKE, "--output", "a.png").exit_code == 0
         assert read_recipe(Path("a.png"))["seed"] == 5
 
-    def test_index_of_a_folder_draws_it_again(self) -> None:
+    def test_index_of_a_folder_generates_it_again(self) -> None:
         """Its lines have prompt, seed and size; `d4k evaluate` takes the prompts from it."""
         d4k("generate", "a", "b", *FAKE, "--seed", "3")
         d4k("generate", "--prompts", "images/index.jsonl", *FAKE, "--output", "again")
@@ -258,6 +353,72 @@ class TestPrompts:
         )
         assert d4k("evaluate", "photos", "--metric", "brightness", "--prompts", "folder", *option).exit_code == 0
 
+    def test_dataset_counts_where_a_folder_has_its_name(self, photos: Path) -> None:
+        """Such as the folder of an earlier `--output`."""
+        Path("folder").mkdir()
+        assert len(read_jobs("folder", ["path=photos"])) == 5
+
+    def test_ending_may_be_in_capitals(self) -> None:
+        """A line is an object or, for the prompt alone, a string."""
+        Path("P.JSONL").write_text('{"text": "a cat", "seed": 5}\n"a dog"\n')
+        assert [(job.prompt, job.seed) for job in read_jobs("P.JSONL")] == [("a cat", 5), ("a dog", None)]
+
+    def test_json_is_an_array(self) -> None:
+        """Of strings and objects; the entry that is malformed is named."""
+        Path("p.json").write_text('["a cat",\n {"text": "a dog", "seed": 5}]')
+        assert [(job.prompt, job.seed) for job in read_jobs("p.json")] == [("a cat", None), ("a dog", 5)]
+        for content, message in (
+            ('{"text": "a"}', r'p\.json must hold an array such as \["a cat"'),
+            ('["a", 5]', r"p\.json, entry 2: it must be an object"),
+            ('["a",\n', r"p\.json, line 2: not JSON"),
+            ("[" * 100_000, r"p\.json: not JSON \(maximum recursion"),
+            ("[]", r"p\.json holds no prompt"),
+        ):
+            Path("p.json").write_text(content)
+            with pytest.raises(DataError, match=message):
+                read_jobs("p.json")
+
+    @pytest.mark.parametrize(
+        ("content", "named"), [('{"text": "a"}\n{"text": "b"}\n', "p.jsonl"), ('[\n"a cat",\n"a dog"\n]', "p.json")]
+    )
+    def test_json_under_another_ending_is_refused(self, content: str, named: str) -> None:
+        """It would be generated word for word; a text that only begins like it is a prompt."""
+        Path("p.txt").write_text(content)
+        assert f"p.txt looks like JSON; call it {named} to have its objects read" in refused(
+            "generate", "--prompts", "p.txt", *FAKE
+        )
+        Path("p.txt").write_text("[macro] a bee\n{a|the} cat\n")
+        assert read_prompts("p.txt") == ["[macro] a bee", "{a|the} cat"]
+
+    def test_empty_prompt_is_one_only_in_json(self) -> None:
+        """An empty line of a text separates; an empty string of a JSON file is meant."""
+        Path("p.txt").write_text("a\n\nb\n")
+        Path("p.jsonl").write_text('"a"\n\n{"text": ""}\n')
+        assert read_prompts("p.txt") == ["a", "b"]
+        assert read_prompts("p.jsonl") == ["a", ""]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ('{"text": "a\\ud800"}', "line 1: prompt is no valid Unicode text: half a character (a lone surrogate)"),
+            ('{"text": "a\\u0000"}', "line 1: prompt holds a NUL character at place 2"),
+            ('{"text": "a", "\\ud800": 1}', "line 1: unknown key '\\ud800'"),
+            ('{"text": "a", "seed": ' + "9" * 5000 + "}", "line 1: not JSON (Exceeds the limit"),
+            ("[" * 100_000, "line 1: not JSON (maximum recursion depth"),
+        ],
+    )
+    def test_line_that_is_hostile(self, line: str, message: str) -> None:
+        """Half a character, a NUL, thousands of digits, a hundred thousand brackets."""
+        Path("p.jsonl").write_text(line)
+        assert message in refused("generate", "--prompts", "p.jsonl", *FAKE)
+
+    def test_path_that_no_file_can_have(self) -> None:
+        """A NUL, a name too long, a folder."""
+        Path("p").mkdir()
+        for name, message in (("a\0b", "null byte"), ("x" * 300, "File name too long"), ("p", "Is a directory")):
+            with pytest.raises(DataError, match=message):
+                read_jobs(name)
+
     def test_options_beside_a_file(self) -> None:
         """They would be ignored."""
         Path("p.txt").write_text("a")
@@ -267,7 +428,7 @@ class TestPrompts:
         ("line", "message"),
         [
             ("{'text': 1}", "p.jsonl, line 2: not JSON (Expecting property name enclosed in double quotes)"),
-            ('"a cat"', "p.jsonl, line 2: it must be an object such as"),
+            ("[1]", "p.jsonl, line 2: it must be an object such as"),
             ('{"text": 5}', "p.jsonl, line 2: prompt must be a string, got 5"),
             ('{"seed": 5}', "p.jsonl, line 2: it must have 'text', the prompt"),
             (
@@ -504,9 +665,17 @@ def test_presets_are_in_the_help(install: Callable[..., None]) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"]
-)
+def test_help_of_generate_is_in_whole_sentences() -> None:
+    """Each option's begins with a capital letter and ends with a full stop, but for the default behind it."""
+    placing = set(OPTIONS)
+    for option in main.commands["generate"].params:
+        if isinstance(option, click.Option) and option.name not in placing:
+            assert option.help is not None
+            assert option.help[0].isupper(), option.name
+            assert option.help.endswith("."), option.name
+
+
+@pytest.mark.parametrize("command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"])
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""
     lines = [line.strip() for line in d4k(command, "--help").stdout.splitlines()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ UNUSED = ("file", "file_name", "recipe")  # so that an index and a dataset's met
 
 prompts_option = click.option(
     "--prompt-option", "prompt_options", metavar="KEY=VALUE", multiple=True,
-    help="Of the dataset that --prompts names, e.g. split=eval.",
+    help="Set an option of the dataset that --prompts names, such as split=eval. May be repeated.",
 )  # fmt: skip
 
 
@@ -33,11 +34,13 @@ def read_prompts(source: str | Path, options: Sequence[str] = ()) -> list[str]:
 
 
 def read_jobs(source: str | Path, options: Sequence[str] = ()) -> list[Job]:
-    """What to draw, from a file or a dataset.
+    """What to generate, from a file or a dataset.
 
     Args:
-        source: a UTF-8 text file with one prompt a line; a `.jsonl` file with one object a line, `text` and optionally
-            `seed`, `width`, `height`, `negative_prompt` and `id`; or a registered dataset, whose captions are taken.
+        source: a text file in UTF-8 with one prompt a line, of which empty lines are skipped; a `.jsonl` file with one
+            object a line, or a `.json` file with an array of them: `text`, and optionally `seed`, `width`, `height`,
+            `negative_prompt` and `id`, or a string for the prompt alone; or a registered dataset, whose captions are
+            taken.
         options: of the dataset, as `key=value`.
 
     Raises:
@@ -47,56 +50,98 @@ def read_jobs(source: str | Path, options: Sequence[str] = ()) -> list[Job]:
     from d4k.sampling import Job
 
     path = Path(source)
-    if not path.exists() and str(source) in registry().names("dataset"):
+    if str(source) in registry().names("dataset") and not path.is_file():
         dataset = create("dataset", str(source), **with_settings({}, list(options)))
         return [Job(dataset[index].caption) for index in range(len(dataset))]
     if options:
         raise ConfigError(f"--prompt-option is for a dataset, but --prompts names the file {path}; leave it out")
-    lines = _lines(path)
-    parse = _parse if path.suffix == ".jsonl" else lambda text, path, number: Job(text)  # noqa: ARG005
-    jobs = [parse(line.strip(), path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    jobs = list(_parse(_read(path), path))
     if not jobs:
         raise DataError(f"{path} holds no prompt; give one a line", path)
     return jobs
 
 
-def _lines(path: Path) -> list[str]:
+def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        known = registry().names("dataset")
-        hint = did_you_mean(str(path), known).removesuffix(".")
-        raise DataError(f"cannot read prompts from {path}: {error.strerror}{hint}", path) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not a text file in UTF-8 (byte {error.start}); give one prompt a line", path
         ) from error
-    # not splitlines(), which also ends a line at characters that JSON strings may hold
-    lines = text.replace("\r\n", "\n").split("\n")
-    if any(ord(letter) < 32 and letter != "\t" for line in lines for letter in line):
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL character
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = did_you_mean(str(path), registry().names("dataset")).removesuffix(".")
+        raise DataError(f"cannot read prompts from {path}: {reason}{hint}", path) from error
+    if any(ord(letter) < 32 and letter not in "\t\n\r" for letter in set(text)):
         raise DataError(f"{path} is not a text file: it holds control characters; give one prompt a line", path)
-    return lines
+    return text
 
 
-def _parse(line: str, path: Path, number: int) -> Job:
-    """One line of a `.jsonl` file."""
+def _parse(text: str, path: Path) -> Iterator[Job]:
+    if path.suffix.lower() == ".json":
+        yield from _array(text, path)
+        return
+    # not splitlines(), which also ends a line at characters that JSON strings may hold
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if path.suffix.lower() == ".jsonl":
+        for number, line in lines:
+            yield _job(_loads(line, path, number), path, f"line {number}", number)
+        return
+    _refuse_json(text, lines, path)
+    for number, line in lines:
+        yield _job(line, path, f"line {number}", number)
+
+
+def _array(text: str, path: Path) -> Iterator[Job]:
+    rows = _loads(text, path)
+    if not isinstance(rows, list):
+        raise DataError(
+            f'{path} must hold an array such as ["a cat", {{"text": "a dog", "seed": 1}}]; for one object a line, '
+            "call it .jsonl", path,
+        )  # fmt: skip
+    for number, row in enumerate(rows, 1):
+        yield _job(row, path, f"entry {number}")
+
+
+def _loads(text: str, path: Path, number: int | None = None) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and deep nesting
+        line = error.lineno if number is None and isinstance(error, json.JSONDecodeError) else number
+        where = "" if line is None else f", line {line}"
+        raise DataError(f"{path}{where}: not JSON ({getattr(error, 'msg', error)})", path, line) from error
+
+
+def _refuse_json(text: str, lines: Sequence[tuple[int, str]], path: Path) -> None:
+    """Refuse JSON under another ending, which would be generated word for word."""
+    if not lines or lines[0][1][0] not in "{[":
+        return
+    for candidate, ending in ((lines[0][1], ".jsonl"), (text, ".json")):
+        try:
+            found = json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict if ending == ".jsonl" else list):
+            raise DataError(f"{path} looks like JSON; call it {path.stem}{ending} to have its objects read", path)
+
+
+def _job(row: Any, path: Path, where: str, number: int | None = None) -> Job:
     from d4k.sampling import Job
 
     try:
-        row = json.loads(line)
-        return Job(**_arguments(row))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error.msg})", path, number) from error
+        return Job(row) if isinstance(row, str) else Job(**_arguments(row))
     except ConfigError as error:
-        raise DataError(f"{path}, line {number}: {error}", path, number) from error
+        raise DataError(f"{path}, {where}: {error}", path, number) from error
 
 
 def _arguments(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ConfigError(f'it must be an object such as {{"text": "a cat", "seed": 1}}, got {row!r}')
+        raise ConfigError(
+            f'it must be an object such as {{"text": "a cat", "seed": 1}}, or a string, got {reprlib.repr(row)}'
+        )
     for key in row:
         if key not in KEYS + UNUSED:
-            raise ConfigError(f"unknown key '{key}'{did_you_mean(key, KEYS)} Known: {', '.join(KEYS)}")
+            raise ConfigError(f"unknown key {key!r}{did_you_mean(key, KEYS)} Known: {', '.join(KEYS)}")
     if ("text" in row) == ("prompt" in row):
         raise ConfigError("it must have 'text', the prompt" + (", and not 'prompt' as well" if "text" in row else ""))
     values = {key: row[key] for key in KEYS[2:] if key in row}

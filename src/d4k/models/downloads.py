@@ -27,7 +27,7 @@ def missing_from_cache(ref: ModelRef) -> list[str]:
     An id is in the cache if its first file is: one of which a part is missing was begun by the user, and is none.
 
     Args:
-        ref: the model, with its denoiser and its adapters.
+        ref: the model, with its denoiser and its adapters; an empty name asks about those alone.
 
     Returns:
         Hub ids, and paths of single files such as owner/name/file.safetensors, each once.
@@ -39,9 +39,9 @@ def missing_from_cache(ref: ModelRef) -> list[str]:
 
 
 def _missing(ref: ModelRef, depth: int) -> Iterator[str]:
-    if not _is_here(ref.name):
+    if ref.name and not _is_here(ref.name):
         yield from _unless_cached(_target(ref.name), MODEL, ref.revision)
-    elif depth < DEPTH:
+    elif ref.name and depth < DEPTH:
         yield from _of_card(ref.name, depth)
     if ref.transformer is not None and not _is_here(ref.transformer):
         yield from _unless_cached(_target(ref.transformer), DENOISER, None)

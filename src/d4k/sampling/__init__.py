@@ -1,30 +1,37 @@
 """From a prompt to a picture."""
 
-from d4k.sampling.folder import INDEX, Draw, Job, Planned, Progress, generate_planned, name_files, refuse_foreign
+from d4k.sampling.folder import Generate, Recipe, generate_into
+from d4k.sampling.index import INDEX
+from d4k.sampling.jobs import Job, Target, fill_jobs, name_files
 from d4k.sampling.loop import Callback, SamplingStep, sample, sample_latents, starting_noise
-from d4k.sampling.pictures import generate_into, generate_pictures
+from d4k.sampling.output import PICTURES, check_output
+from d4k.sampling.pictures import generate_jobs, generate_pictures
+from d4k.sampling.progress import Progress
 from d4k.sampling.recipe import NEEDED, check_recipe, versions
 from d4k.sampling.settings import SamplingSettings, check_size, choose_settings, deviations
 
 __all__ = [
     "INDEX",
     "NEEDED",
+    "PICTURES",
     "Callback",
-    "Draw",
+    "Generate",
     "Job",
-    "Planned",
     "Progress",
+    "Recipe",
     "SamplingSettings",
     "SamplingStep",
+    "Target",
+    "check_output",
     "check_recipe",
     "check_size",
     "choose_settings",
     "deviations",
+    "fill_jobs",
     "generate_into",
+    "generate_jobs",
     "generate_pictures",
-    "generate_planned",
     "name_files",
-    "refuse_foreign",
     "sample",
     "sample_latents",
     "starting_noise",

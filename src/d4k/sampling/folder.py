@@ -1,233 +1,232 @@
-"""Many pictures into one folder: names, an index, going on after an interruption, a share for each process."""
+"""Where pictures are written: a folder with an index, or one file, which is a folder of one without an index.
+
+A folder can be gone on with after an interruption, and the processes of one launch share it: each generates every n-th
+picture.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
-from attrs import field, frozen
-from PIL.Image import Image
-from tqdm import tqdm
+from attrs import frozen
+from PIL import Image
 
-from d4k.config import optional, whole
 from d4k.errors import ConfigError, OutputError
-from d4k.files import write_text
 from d4k.images import read_recipe, save_picture
+from d4k.sampling.claim import Claim, output_errors
+from d4k.sampling.index import Index, line_of
+from d4k.sampling.jobs import Job, Target, name_files
 from d4k.sampling.loop import SamplingStep
-from d4k.sampling.recipe import check_recipe
+from d4k.sampling.output import check_output, is_file, made, new_file, visible
+from d4k.sampling.progress import Progress, counting
+from d4k.sampling.recipe import versions
 from d4k.upstream import get_cpu_distributed_information
 
-__all__ = ["INDEX", "Draw", "Job", "Planned", "Progress", "generate_planned", "name_files", "refuse_foreign"]
+__all__ = ["Generate", "Recipe", "generate_into"]
 
-INDEX = "index.jsonl"
-"""Lists a folder of pictures, one JSON object a line: `file`, `prompt`, `seed`, `width`, `height`, `recipe`."""
+LEFTOVER = re.compile(r"\.(\d{4,}-[a-z0-9-]+-seed\d+-\w{8}\.png|index-\w{8}\.jsonl)")
+"""Names of files that a process was writing when it was killed."""
 
-
-Draw = Callable[[Mapping[str, Any], Callable[[SamplingStep], None]], Image]
-
-
-def _is_text(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
-    if not isinstance(value, str):
-        raise ConfigError(f"{attribute.name} must be a string, got {value!r}")
+Recipe = Callable[[Job], Mapping[str, Any]]
+Generate = Callable[[Mapping[str, Any], Callable[[SamplingStep], None]], Image.Image]
+Keep = Callable[[Image.Image, Path, Mapping[str, Any]], None]
+Place = Iterator[tuple[Sequence[Target], Keep]]
 
 
 @frozen
-class Job:
-    """One picture to draw; what is None is decided for all of them.
+class Share:
+    """What one process of a launch does.
 
     Args:
-        prompt: what to draw.
-        seed: from 0 to 2**63 - 1.
-        width: pixels.
-        height: pixels.
-        negative_prompt: what to steer away from.
-        id: names the file in place of the prompt.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range.
+        targets: all pictures.
+        rank: of the process, from 0.
+        processes: of the launch.
+        recipe: all that makes a job's picture what it is.
     """
 
-    prompt: str = field(validator=_is_text)
-    seed: int | None = field(default=None, kw_only=True, validator=optional(whole(0)))
-    width: int | None = field(default=None, kw_only=True, validator=optional(whole(1)))
-    height: int | None = field(default=None, kw_only=True, validator=optional(whole(1)))
-    negative_prompt: str | None = field(default=None, kw_only=True, validator=optional(_is_text))
-    id: str | None = field(default=None, kw_only=True, validator=optional(_is_text))
-
-    @seed.validator
-    def _check_seed(self, attribute: attrs.Attribute[int | None], value: int | None) -> None:
-        if value is not None and value >= 2**63:
-            raise ConfigError(f"{attribute.name} must be below 2**63, got {value}")
-
-
-@frozen
-class Planned:
-    """A picture that is to be in a folder.
-
-    Args:
-        file: where.
-        recipe: all that makes it what it is.
-    """
-
-    file: Path
-    recipe: Mapping[str, Any]
+    targets: Sequence[Target]
+    rank: int
+    processes: int
+    recipe: Recipe
 
     @property
-    def line(self) -> str:
-        """Its line in the index."""
-        shown = {name: self.recipe[name] for name in ("prompt", "seed", "width", "height")}
-        rest = {name: value for name, value in self.recipe.items() if name not in shown}
-        return json.dumps({"file": self.file.name, **shown, "recipe": rest}, ensure_ascii=False) + "\n"
+    def own(self) -> Sequence[Target]:
+        """The pictures of this process."""
+        return self.targets[self.rank :: self.processes]
+
+    @property
+    def launch(self) -> str:
+        """What the processes of this launch have in common: their number, and every recipe."""
+        if self.processes == 1:
+            return "alone"
+        digest = hashlib.sha256()
+        for target in self.targets:
+            digest.update(line_of(target.file.name, self.recipe(target.job)).encode())
+        return f"{digest.hexdigest()[:12]}-{self.processes}"
 
 
-def name_files(folder: Path, jobs: Sequence[Job], recipes: Sequence[Mapping[str, Any]]) -> list[Planned]:
-    """Give every picture its file: the number of the job, its id or prompt, and the seed.
-
-    >>> [p.file.name for p in name_files(Path("out"), [Job("A tabby cat!")], [{"seed": 3}])]
-    ['0000-a-tabby-cat-seed3.png']
-    """
-    digits = max(4, len(str(len(jobs) - 1)))
-    names = [f"{i:0{digits}d}-{_slug(job.id or job.prompt)}" for i, job in enumerate(jobs)]
-    return [
-        Planned(folder / f"{name}-seed{recipe['seed']}.png", recipe)
-        for name, recipe in zip(names, recipes, strict=True)
-    ]
-
-
-def _slug(words: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60] or "image"
-
-
-def generate_planned(
-    folder: Path,
-    planned: Sequence[Planned],
-    draw: Draw,
+def generate_into(
+    output: Path,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    generate: Generate,
     *,
     on_step: Callable[[SamplingStep], None] | None = None,
     on_picture: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Draw what is missing of this process's share, and keep the index.
+    """Generate what is missing of this process's share. Nothing else in d4k writes generated pictures.
 
     Args:
-        folder: new, empty, or of an earlier call.
-        planned: all pictures of the folder.
-        draw: from a recipe and a callback for its steps to a picture.
+        output: a folder that is new, empty or of an earlier call, or one new .png, .jpg or .webp file.
+        jobs: all pictures, each with its seed.
+        recipe: from a job to all that makes its picture what it is; asked for anew whenever it is needed, so that the
+            recipes of many pictures need not be held.
+        generate: from a recipe and a callback for its steps to a picture. The same recipe is saved with the picture.
         on_step: called after every step.
-        on_picture: called with each file that was drawn.
+        on_picture: called with the path of each file after it was written.
 
     Returns:
-        The files of the share, in their order.
+        The files of the share, in the order of the jobs.
 
     Raises:
-        ConfigError: nothing is planned.
-        OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
+        ConfigError: there are no jobs, or several for one file.
+        OutputError: the folder holds other pictures or some of other settings, another d4k is writing into it, the
+            file exists, or nothing can be written there.
     """
-    if not planned:
+    if not jobs:
         raise ConfigError("no prompt was given")
-    new, process = not folder.exists(), get_cpu_distributed_information()  # of any launcher, not of CPUs only
-    share = planned[process.rank :: process.world_size]
-    finished = _finished(folder, planned)
-    missing = [picture for picture in share if picture.file.name not in finished]
-    try:
-        _write_index(folder, planned)
-        with Progress(len(missing), on_step, quiet=process.rank > 0) as progress:
-            for picture in missing:
-                save_picture(draw(picture.recipe, progress), picture.file, recipe=picture.recipe)
-                _write_index(folder, planned)
+    process = get_cpu_distributed_information()  # of any launcher, not of CPUs only
+    single = is_file(output, len(jobs))
+    targets = [Target(output, jobs[0])] if single else name_files(output, jobs)
+    share = Share(targets, process.rank, process.world_size, recipe)
+    if not share.own:
+        return []
+    check_output(output, len(jobs))
+    with (_file if single else _folder)(output, share) as (missing, keep):
+        steps = share.recipe(missing[0].job).get("steps") if missing else None
+        with Progress(len(missing), steps, on_step, quiet=share.rank > 0) as progress:
+            for target in missing:
+                settings = share.recipe(target.job)
+                keep(generate(settings, progress), target.file, settings)
+                progress.count()
                 if on_picture is not None:
-                    on_picture(picture.file)
-    finally:
-        if new and not any(picture.file.exists() for picture in planned):
-            (folder / INDEX).unlink(missing_ok=True)
-            with suppress(OSError):  # another process has begun to write
-                folder.rmdir()
-    return [picture.file for picture in share]
+                    on_picture(target.file)
+    return [target.file for target in share.own]
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Accept a folder that is new, empty, or begun by `generate_planned`.
-
-    Raises:
-        OutputError: it is a file, or a folder with other things in it.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"output folder {folder} is a file; name another")
-    # looked for in this order, since another process may be writing: it begins with the index
-    if folder.is_dir() and _visible(folder) and not (folder / INDEX).exists():
-        raise OutputError(f"output folder {folder} exists and is not empty; name another, or empty it first")
+@contextmanager
+def _file(file: Path, share: Share) -> Place:
+    """Hold the name of a file that does not exist; yields what is missing and how to keep a picture."""
+    with new_file(file, share.recipe(share.targets[0].job)) as write:
+        yield share.targets, lambda picture, _, recipe: write(picture, recipe)
 
 
-def _visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+@contextmanager
+def _folder(folder: Path, share: Share) -> Place:
+    """Claim a folder, check what is in it, and keep its index; yields what is missing and how to keep a picture."""
+    index = Index(folder, {target.file.name: place for place, target in enumerate(share.targets)})
+    with made(folder), Claim(folder, share.launch, share.rank) as claim:
+
+        def keep(picture: Image.Image, file: Path, recipe: Mapping[str, Any]) -> None:
+            save_picture(picture, file, recipe=recipe)
+            with claim.alone():
+                index.append(file.name, recipe)
+
+        with claim.alone(), output_errors(folder):
+            if claim.first:
+                _remove_leftovers(folder)
+            index.begin()
+            present, listed = _present(folder, index), index.read()
+        verified = _verified(share, index, present, listed)
+        _tidy(claim, index, {target.file.name for target in share.own}, verified)
+        try:
+            yield [target for target in share.own if target.file.name not in verified], keep
+        finally:
+            _tidy(claim, index)
 
 
-def _finished(folder: Path, planned: Sequence[Planned]) -> set[str]:
-    """Names of the pictures that are there already; those of other prompts or settings are an error."""
-    refuse_foreign(folder)
-    if not folder.is_dir():
-        return set()
-    present = {name for name in _visible(folder) if name.lower().endswith(".png")}
-    strange = sorted(present - {picture.file.name for picture in planned})
-    if strange:
+def _tidy(claim: Claim, index: Index, own: Collection[str] = (), verified: Mapping[str, str] | None = None) -> None:
+    """Bring the index into order: without pictures that are gone, and of `own` with those that were verified."""
+    with claim.alone(), output_errors(index.path.parent):
+        present = visible(index.path.parent)
+        lines = {name: line for name, line in index.read().items() if name in present and name not in own}
+        index.tidy({**lines, **(verified or {})})
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.iterdir():
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _present(folder: Path, index: Index) -> dict[str, os.DirEntry[str]]:
+    """The pictures of a folder; those of other jobs are an error."""
+    present = {name: entry for name, entry in visible(folder).items() if name.lower().endswith(".png")}
+    strange = min(present.keys() - index.order.keys(), default=None)
+    if strange is not None:
         raise OutputError(
-            f"output folder {folder} holds pictures that are not of these prompts and seeds, such as {strange[0]}; "
+            f"output folder {folder} holds pictures that are not of these prompts and seeds, such as {strange}; "
             "name another folder, or give the prompts it was begun with"
         )
-    for picture in planned:
-        if picture.file.name in present:
-            _refuse_changed(picture)
     return present
 
 
-def _refuse_changed(picture: Planned) -> None:
-    before, now = check_recipe(read_recipe(picture.file), picture.file), json.loads(json.dumps(dict(picture.recipe)))
-    names = [name for name in now | before if name != "versions" and before.get(name) != now.get(name)]
-    if names:
-        changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names[:3])
+def _verified(
+    share: Share, index: Index, present: Mapping[str, os.DirEntry[str]], listed: Mapping[str, str]
+) -> dict[str, str]:
+    """Name -> line in the index of this process's pictures that are there; one of other settings is an error.
+
+    A line of the index is believed unless the picture was written after the index was. Other pictures are opened.
+    """
+    written = index.path.stat().st_mtime_ns
+    verified, befores, here = {}, Counter[str](), versions()
+    for target in counting(share.own, "checking pictures", "picture", quiet=share.rank > 0):
+        name = target.file.name
+        if name not in present:
+            continue
+        now = share.recipe(target.job)
+        known = name in listed and present[name].stat().st_mtime_ns <= written
+        before = index.recipe(listed[name]) if known else read_recipe(target.file)
+        if known and _changes(before, now):  # the index may have been edited; what is in the picture counts
+            known, before = False, read_recipe(target.file)
+        _refuse_changed(target.file, before, now)
+        befores.update(_other_versions(before, here))
+        verified[name] = listed[name] if known else line_of(name, before)
+    for said, count in befores.items():
+        warnings.warn(
+            f"{count} of the pictures that are there were generated with {said}: their last bits may not repeat",
+            stacklevel=2,
+        )
+    return verified
+
+
+def _refuse_changed(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if changes := _changes(before, now):
+        said = ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changes[:3])
         raise OutputError(
-            f"{picture.file} was drawn with other settings: {changes}; name another folder, or give the settings that "
-            "it was begun with (--recipe reads them from a picture)"
+            f"{file} was generated with other settings: {said}; name another folder, or give the settings that it was "
+            "begun with (--recipe reads them from a picture)"
         )
 
 
-def _write_index(folder: Path, planned: Sequence[Planned]) -> None:
-    """List the pictures that are there. Processes may write at once: whoever writes last has seen all pictures."""
-    listed = None
-    while listed != (there := [picture for picture in planned if picture.file.exists()]):
-        write_text(folder / INDEX, "".join(picture.line for picture in there))
-        listed = there
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of what makes two pictures differ; versions only warn."""
+    names = [name for name in {**now, **before} if name != "versions" and before.get(name) != now.get(name)]
+    plain = json.loads(json.dumps({name: now.get(name) for name in names}))  # JSON has lists only, and text as keys
+    return [name for name in names if before.get(name) != plain[name]]
 
 
-class Progress:
-    """A bar over the steps of several pictures, on the error stream, with the time that is left.
-
-    Args:
-        pictures: in all.
-        on_step: called after every step, too.
-        quiet: show nothing.
-    """
-
-    def __init__(
-        self, pictures: int, on_step: Callable[[SamplingStep], None] | None = None, *, quiet: bool = False
-    ) -> None:
-        self.pictures, self.on_step = pictures, on_step
-        self.bar = tqdm(desc="generating", unit="step", delay=0.1, file=sys.stderr, disable=quiet)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __call__(self, step: SamplingStep) -> None:
-        """Count a step."""
-        self.bar.total = step.steps * self.pictures
-        self.bar.update()
-        if self.on_step is not None:
-            self.on_step(step)
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
+def _other_versions(recipe: Mapping[str, Any], here: Mapping[str, str]) -> list[str]:
+    then = recipe.get("versions")
+    if not isinstance(then, dict):
+        return []
+    return [f"{name} {then[name]} (here {now})" for name, now in here.items() if then.get(name, now) != now]

@@ -14,12 +14,13 @@ from d4k.errors import ConfigError
 from d4k.images import to_picture
 from d4k.models import LoadedModel
 from d4k.protocols import Backbone
-from d4k.sampling.folder import Job, generate_planned, name_files
+from d4k.sampling.folder import generate_into
+from d4k.sampling.jobs import Job, fill_jobs
 from d4k.sampling.loop import Callback, sample
 from d4k.sampling.recipe import versions
 from d4k.sampling.settings import SamplingSettings, choose_settings
 
-__all__ = ["generate_into", "generate_pictures"]
+__all__ = ["generate_jobs", "generate_pictures"]
 
 
 def generate_pictures(
@@ -67,7 +68,7 @@ def make_recipe(loaded: LoadedModel, prompt: str, seed: int, settings: SamplingS
     return {**loaded.recipe(prompt, seed, attrs.asdict(settings)), "versions": versions()}
 
 
-def generate_into(
+def generate_jobs(
     output: Path,
     backbone: Backbone,
     loaded: LoadedModel,
@@ -94,18 +95,25 @@ def generate_into(
         ConfigError: a value does not suit the backbone.
         OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
     """
-    chosen: dict[tuple[Any, ...], SamplingSettings] = {}
-    recipes, whole = [], [Job(job) if isinstance(job, str) else job for job in jobs]
-    for job in whole:
-        own = {"width": job.width, "height": job.height, "negative_prompt": job.negative_prompt}
-        key = tuple(own.values())
-        if key not in chosen:  # each size is settled and checked once, however many jobs there are
-            chosen[key] = choose_settings(
-                backbone, loaded.model, {**given, **{k: v for k, v in own.items() if v is not None}}
-            )
-        recipes.append(make_recipe(loaded, job.prompt, seed if job.seed is None else job.seed, chosen[key]))
-    files = name_files(output, whole, recipes)
-    return generate_planned(output, files, partial(_from_recipe, backbone), on_step=on_step, on_picture=on_picture)
+    sides = {side: given.get(side) for side in ("width", "height")}
+    negative = given.get("negative_prompt") or ""
+    filled = fill_jobs(jobs, seed=seed, negative_prompt=negative, **sides)
+    # each size is settled and checked once, however many jobs there are
+    sizes = {(job.width, job.height) for job in filled}
+    settled = {size: _settled(backbone, loaded, {**given, "width": size[0], "height": size[1]}) for size in sizes}
+
+    def recipe(job: Job) -> dict[str, Any]:
+        own = {"prompt": job.prompt, "seed": job.seed, "negative_prompt": job.negative_prompt}
+        return settled[job.width, job.height] | own
+
+    return generate_into(
+        output, filled, recipe, partial(_from_recipe, backbone), on_step=on_step, on_picture=on_picture
+    )
+
+
+def _settled(backbone: Backbone, loaded: LoadedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe but for prompt and seed."""
+    return make_recipe(loaded, "", 0, choose_settings(backbone, loaded.model, given))
 
 
 def _from_recipe(backbone: Backbone, recipe: Mapping[str, Any], on_step: Callback) -> Image:

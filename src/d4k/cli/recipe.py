@@ -1,0 +1,97 @@
+"""`--recipe`: what a picture was generated with, and what repeating it would fetch from the Hub."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from d4k.errors import ConfigError
+
+if TYPE_CHECKING:
+    from d4k.pipeline import Pipeline
+
+__all__ = ["allow_downloads", "on_terminal", "read", "recorded_adapters", "unless_given", "warn_of_changes"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The recipe of a picture."""
+    from d4k.images import read_recipe
+    from d4k.sampling import check_recipe
+
+    return check_recipe(read_recipe(path), path)
+
+
+def unless_given(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a command's options, with what the recipe says where the command line says nothing."""
+    given = click.get_current_context().get_parameter_source
+    return {
+        name: recipe[name] if name in recipe and given(name) is ParameterSource.DEFAULT else value
+        for name, value in values.items()
+    }
+
+
+def recorded_adapters(recorded: Iterable[Mapping[str, Any]]) -> dict[str | Path, float]:
+    """The adapters of a recipe; one that was on several times counts the sum."""
+    sources = {used["sha256"]: used["source"] for used in recorded}
+    scales: dict[str | Path, float] = dict.fromkeys(sources.values(), 0.0)
+    for used in recorded:
+        scales[sources[used["sha256"]]] += used["scale"]
+    return scales
+
+
+def warn_of_changes(pipe: Pipeline, recorded: Iterable[Mapping[str, Any]]) -> None:
+    """Say which adapters of a recipe are not what they were."""
+    known = {used["sha256"] for used in recorded}
+    changed = [used.source for used in pipe.adapters.values() if known and used.sha256 not in known]
+    if changed:
+        warnings.warn(
+            f"the recipe was made with another version of {', '.join(changed)}: the picture will differ", stacklevel=2
+        )
+
+
+def allow_downloads(path: Path, recipe: Mapping[str, Any], *, allowed: bool) -> None:
+    """Ask before what a recipe names is fetched from the Hub: the recipe may be somebody else's.
+
+    Nothing is asked about what the command line names itself.
+
+    Args:
+        path: of the picture.
+        recipe: in it.
+        allowed: `--allow-download` was given.
+
+    Raises:
+        ConfigError: something would be fetched, and the user does not agree or cannot be asked.
+    """
+    named = {**recipe, "adapters": [used["source"] for used in recipe.get("adapters", [])]}
+    given = click.get_current_context().get_parameter_source
+    kinds = ("model", "revision", "transformer", "adapters")
+    theirs = {kind: named[kind] for kind in kinds if kind in named and given(kind) is ParameterSource.DEFAULT}
+    missing = [] if allowed else _missing(theirs)
+    if not missing:
+        return
+    said = f"the recipe in {path} needs {' and '.join(missing)}, which would be downloaded from the Hugging Face Hub"
+    if on_terminal() and click.confirm(f"{said} with your account. Download?", err=True):
+        return
+    raise ConfigError(f"{said}; pass --allow-download if you trust it")
+
+
+def on_terminal() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
+
+
+def _missing(theirs: Mapping[str, Any]) -> list[str]:
+    """What would be fetched, in words."""
+    from d4k.models import ModelRef, missing_from_cache
+
+    adapters = dict.fromkeys(map(str, theirs.get("adapters", ())), 1.0)
+    ref = ModelRef(theirs.get("model", ""), theirs.get("revision"), None, theirs.get("transformer"), adapters)
+    kinds: dict[str | None, str] = {ref.transformer: "the denoiser"}
+    kinds |= dict.fromkeys(adapters, "the adapter")
+    return [f"{kinds.get(name, 'the model')} '{name}'" for name in missing_from_cache(ref)]
