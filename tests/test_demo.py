@@ -27,7 +27,7 @@ def test_it_leaves_pictures_scores_curve_and_configuration(short, tmp_path):
     folder = tmp_path / "demo"
     for row in demo.ROWS:
         assert len(list((folder / row).glob("*.png"))) == 2
-    assert read_recipe(folder / "after" / "00-astronaut.png")["options"]["positions"] == "interpolate"
+    assert read_recipe(folder / "after" / "0000-astronaut-seed0.png")["options"]["positions"] == "interpolate"
     assert picture_size(folder / "contact-sheet.png")[0] > 2 * 64
     assert picture_size(folder / "loss.png")[0] > 500
     assert list(json.loads((folder / "scores.json").read_text())["scores"]) == list(demo.ROWS)

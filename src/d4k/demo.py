@@ -1,7 +1,7 @@
 """The paper's story in miniature: a model beyond its size, before and after fine-tuning there.
 
 `tiny-sd3` was trained at 256 pixels. Asked for more it falls apart, as SD3 and Flux do at 4K. It is fine-tuned at
-the larger size with the wavelet loss, and the same prompts and seeds are drawn again.
+the larger size with the wavelet loss, and the same prompts and seeds are sampled again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from pathlib import Path
 import torch
 from attrs import frozen
 from PIL import Image, ImageDraw, ImageFont
-from tqdm.auto import tqdm
 
 from d4k.errors import OutputError
 from d4k.evaluation import evaluate, markdown_table, metrics_by_name, score_table, write_scores
 from d4k.files import atomic_file, write_text
-from d4k.images import Crop, open_picture, save_picture
+from d4k.images import Crop, list_pictures, open_picture, save_picture
 from d4k.pipeline import Pipeline
 from d4k.plugins import create
 from d4k.protocols import Dataset, Score
-from d4k.sampling import SamplingStep
+from d4k.sampling import Job
 from d4k.training import Run
 
 __all__ = ["run_demo"]
@@ -52,7 +51,7 @@ class Outcome:
 
 
 def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], object] = print) -> Outcome:
-    """Draw, fine-tune, draw again, score and lay it all out in a folder.
+    """Generate, fine-tune, generate again, score and lay it all out in a folder.
 
     Args:
         folder: made anew; an earlier demo in it is replaced, anything else is refused.
@@ -68,8 +67,8 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     prompts = [dataset[i].caption for i in range(len(dataset))]
     _save_photographs(dataset, folder / "photographs")
 
-    say(f"1/4 {MODEL}, trained at 256 pixels, draws {len(prompts)} prompts at {SIZE}")
-    _draw(Pipeline.from_pretrained(MODEL), prompts, folder / "before")
+    say(f"1/4 {MODEL}, trained at 256 pixels, samples {len(prompts)} prompts at {SIZE}")
+    _generate(Pipeline.from_pretrained(MODEL), prompts, folder / "before")
 
     say(f"2/4 fine-tuning at {SIZE} pixels with the wavelet loss, positions interpolated")
     pipe = Pipeline.from_pretrained(MODEL, positions="interpolate")
@@ -89,7 +88,7 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     )
 
     say("3/4 the same prompts and seeds again")
-    _draw(pipe, prompts, folder / "after")
+    _generate(pipe, prompts, folder / "after")
 
     say("4/4 scores")
     scores = {row: evaluate(folder / row, metrics_by_name(METRICS)) for row in ROWS}
@@ -123,24 +122,12 @@ def _save_photographs(dataset: Dataset, folder: Path) -> None:
     crop = Crop(SIZE, SIZE)
     for index in range(len(dataset)):
         sample = dataset[index]
-        save_picture(crop(open_picture(sample.source, label=sample.id), 0), _file(folder, index))
+        save_picture(crop(open_picture(sample.source, label=sample.id), 0), folder / f"{index:02d}-{PHOTOS[index]}.png")
 
 
-def _draw(pipe: Pipeline, prompts: Sequence[str], folder: Path) -> None:
-    with tqdm(total=len(prompts) * SAMPLING_STEPS, desc="drawing", unit="step") as bar:
-
-        def progress(step: SamplingStep) -> None:  # noqa: ARG001
-            bar.update()
-
-        for index, prompt in enumerate(prompts):
-            picture = pipe.generate(
-                prompt, width=SIZE, height=SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE, seed=SEED, on_step=progress
-            )[0]
-            save_picture(picture, _file(folder, index), recipe=picture.info["d4k"])
-
-
-def _file(folder: Path, index: int) -> Path:
-    return folder / f"{index:02d}-{PHOTOS[index]}.png"
+def _generate(pipe: Pipeline, prompts: Sequence[str], folder: Path) -> None:
+    jobs = [Job(prompt, id=name) for prompt, name in zip(prompts, PHOTOS, strict=True)]
+    pipe.generate_to(folder, jobs, width=SIZE, height=SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE, seed=SEED)
 
 
 def _contact_sheet(folder: Path, prompts: Sequence[str]) -> None:
@@ -154,8 +141,8 @@ def _contact_sheet(folder: Path, prompts: Sequence[str]) -> None:
     for row, name in enumerate(ROWS):
         y = top + row * (SIZE + gap)
         draw.text((8, y + SIZE // 2), titles[name], "black", font=font)
-        for column in range(len(prompts)):
-            sheet.paste(open_picture(_file(folder / name, column)), (label + column * (SIZE + gap), y))
+        for column, file in enumerate(list_pictures(folder / name)):
+            sheet.paste(open_picture(file), (label + column * (SIZE + gap), y))
     save_picture(sheet, folder / "contact-sheet.png")
 
 

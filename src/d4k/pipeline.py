@@ -98,20 +98,14 @@ class Pipeline:
     def set_adapters(self, scales: Mapping[str, float]) -> None:
         """Give adapters other scales; those that are not named are switched off.
 
-        Args:
-            scales: by name, as in `adapters`; any finite number.
-
         Raises:
             UnknownNameError: there is no adapter of that name.
-            ConfigError: a scale is not a number.
+            ConfigError: a scale is not a finite number.
         """
         self.loaded = scale_adapters(self.backbone.trainable, self.loaded, scales)
 
     def merge_adapters(self) -> None:
-        """Make the adapters that are on part of the model's own weights, times their scales, and drop the others.
-
-        Afterwards the model generates what it did before, up to rounding, and can be saved and fine-tuned as a whole.
-        """
+        """Make the adapters that are on part of the model's own weights, times their scales, and drop the others."""
         self.loaded = merge_adapters(self.backbone.trainable, self.loaded)
 
     def generate(
@@ -140,10 +134,8 @@ class Pipeline:
         Raises:
             ConfigError: a value does not suit the backbone.
         """
-        pictures = generate_pictures(
-            self.backbone, self.loaded, prompt, seed, settings, batch_size=batch_size, on_step=on_step
-        )
-        return list(pictures)
+        inputs = (self.backbone, self.loaded, prompt, seed, settings)
+        return list(generate_pictures(*inputs, batch_size=batch_size, on_step=on_step))
 
     def generate_to(
         self,
@@ -157,8 +149,8 @@ class Pipeline:
     ) -> list[Path]:
         """Generate many pictures into a folder, with their recipes and an `index.jsonl`; resumable.
 
-        Called again with the same arguments it generates what is missing. Under `accelerate launch` every process
-        generates its share. Sizes, and the pictures that are there already, are checked before anything is computed.
+        Called again with the same arguments it generates what is missing; under `accelerate launch` every process
+        generates its share. What is there already is checked before anything is computed.
 
         Args:
             output: a folder that is new, empty, or of an earlier call; or for one job a new picture file.
@@ -166,7 +158,7 @@ class Pipeline:
             seed: of the jobs that have none.
             on_step: called after every step.
             on_picture: called with each file that was written.
-            settings: as of `generate`, for the jobs that have none of their own.
+            settings: as of `generate`, for the jobs without their own.
 
         Returns:
             The files of this process's share, in the order of the jobs.
@@ -175,9 +167,8 @@ class Pipeline:
             ConfigError: a value does not suit the backbone.
             OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
         """
-        return generate_jobs(
-            Path(output), self.backbone, self.loaded, jobs, seed, settings, on_step=on_step, on_picture=on_picture
-        )
+        inputs = (Path(output), self.backbone, self.loaded, jobs, seed, settings)
+        return generate_jobs(*inputs, on_step=on_step, on_picture=on_picture)
 
     def train(
         self,
@@ -202,12 +193,8 @@ class Pipeline:
             resume: go on from the newest checkpoint in `output_dir`.
             on_step: called with each step and its loss.
             settings: any key of the sections data, flow, optimizer and training of the TOML file, such as `steps=500`,
-                `lr=1e-5`, `width=4096`, `batch_size=4`; `seed`; `schedule="cosine"` names the learning-rate schedule;
-                `adapter_rank=16`, or another key of the section adapter after `adapter_`, trains an adapter, which
-                stays switched on.
-
-        Returns:
-            The finished run.
+                `lr=1e-5`, `width=4096`; `seed`; `schedule="cosine"` names the learning-rate schedule; `adapter_rank=16`
+                or another key of the section adapter after `adapter_` trains an adapter, which stays switched on.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -233,9 +220,8 @@ class Pipeline:
         on_step: Callable[[int, float], None] | None = None,
     ) -> Run:
         """Fine-tune as a configuration says; `dataset` and `loss` replace what it names when they are objects."""
-        run, self.loaded = fine_tune(
-            self.backbone, self.loaded, config, dataset=dataset, loss=loss, resume=resume, on_step=on_step
-        )
+        inputs = (self.backbone, self.loaded, config)
+        run, self.loaded = fine_tune(*inputs, dataset=dataset, loss=loss, resume=resume, on_step=on_step)
         return run
 
     def evaluate(
@@ -246,15 +232,11 @@ class Pipeline:
         prompts: Sequence[str] | None = None,
         reference: str | Path | None = None,
     ) -> list[Score]:
-        """Measure images; see `d4k.evaluation.evaluate`.
+        """Measure a folder of images, or files, with registered metrics, or with a table of names and metrics.
 
-        Args:
-            images: a folder, or files.
-            metrics: registered names, or a table of names and metrics.
-            prompts: one for each image.
-            reference: folder with one reference picture for each image.
+        `prompts` has one for each image, and the folder `reference` one picture for each.
         """
-        files = Path(images) if isinstance(images, str | Path) else [Path(image) for image in images]
+        files = Path(images) if isinstance(images, str | Path) else list(map(Path, images))
         chosen = metrics if isinstance(metrics, Mapping) else metrics_by_name(metrics)
         return evaluate(files, chosen, prompts=prompts, reference=None if reference is None else Path(reference))
 

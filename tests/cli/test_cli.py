@@ -675,7 +675,9 @@ def test_help_of_generate_is_in_whole_sentences() -> None:
             assert option.help.endswith("."), option.name
 
 
-@pytest.mark.parametrize("command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"])
+@pytest.mark.parametrize(
+    "command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"]
+)
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""
     lines = [line.strip() for line in d4k(command, "--help").stdout.splitlines()]

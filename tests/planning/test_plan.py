@@ -20,10 +20,10 @@ from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, UnknownNam
 from d4k.adapters import ADAPTER_WEIGHTS, Adapter, write_adapter
 from d4k.cli import main
 from d4k.config import AdapterSettings, RunConfig, from_mapping, read_toml
-from d4k.models import ModelRef, find_model, write_card
-from d4k.pipeline import train_from_config
+from d4k.models import Card, Loading, ModelRef, Training, find_model, write_card
 from d4k.planning import Generation, RunPlan, of_run, plan, shapes
 from d4k.testing import check_shapes
+from d4k.training import train_from_config
 
 SMALL = Generation(128, 128)
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def test_a_published_model_is_planned_by_its_hub_id_without_a_network() -> None:
 
 def test_what_was_trained_on_a_published_model_is_planned_without_a_network(tmp_path: Path) -> None:
     """An adapter of `sd3-medium`, and a run over it that has not ended, with their options."""
-    write_card(tmp_path, "sd3", {"downscale": 16}, base="sd3-medium")
+    write_card(tmp_path, Card("sd3", {"downscale": 16}, base=ModelRef("sd3-medium")))
     write_zeros("sd3-medium", tmp_path)
     state = tmp_path / "run" / "checkpoints" / "step-00000001"
     state.mkdir(parents=True)
@@ -264,11 +264,11 @@ def test_the_dtype_of_training_is_one_rule(
     assert of_run(config)[2].weights == dtype
     loaded: list[str] = []
 
-    def stop(*args: Any, dtype: str, **settings: Any) -> None:
-        loaded.append(dtype)
+    def stop(ref: ModelRef, loading: Loading) -> None:
+        loaded.append(loading.dtype)
         raise ConfigError("enough")
 
-    monkeypatch.setattr(Pipeline, "from_pretrained", stop)
+    monkeypatch.setattr(sys.modules["d4k.training.fine_tune"], "load_model", stop)
     with pytest.raises(ConfigError, match="enough"):
         train_from_config(config)
     assert loaded == [dtype]
@@ -343,7 +343,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
     write_zeros("tiny-sd3", folder)
     learnt = {"positions": "interpolate", "downscale": 16}
-    write_card(folder, "sd3", learnt, training=learnt, base="tiny-sd3")  # as a run writes it
+    write_card(folder, Card("sd3", learnt, Training(options=learnt), ModelRef("tiny-sd3")))  # as a run writes it
     return folder
 
 
@@ -367,7 +367,9 @@ def test_an_adapter_of_another_model_is_refused(adapter: Path) -> None:
 
 def test_another_denoiser_is_planned_in_place_of_the_models_own(tmp_path: Path) -> None:
     """By the configuration in its folder."""
-    denoiser = Path(shutil.copytree(Path(find_model("tiny-sd3").location) / "transformer", tmp_path / "denoiser"))
+    denoiser = Path(
+        shutil.copytree(Path(find_model(ModelRef("tiny-sd3")).location) / "transformer", tmp_path / "denoiser")
+    )
     config = json.loads((denoiser / "config.json").read_text())
     (denoiser / "config.json").write_text(json.dumps({**config, "num_layers": 1}))
     full, less = (plan(ModelRef("tiny-sd3", transformer=other), SMALL) for other in (None, str(denoiser)))
@@ -377,7 +379,7 @@ def test_another_denoiser_is_planned_in_place_of_the_models_own(tmp_path: Path) 
 
 def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     """As on loading."""
-    location = find_model("tiny-sd3").location
+    location = find_model(ModelRef("tiny-sd3")).location
     with pytest.raises(ConfigError, match="revision 'main' is of a Hub id"):
         plan(ModelRef(location, revision="main"), SMALL)
 
