@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from d4k import CheckpointError, DataError, OutputError, Pipeline
-from d4k.adapters import ADAPTER_WEIGHTS, load_adapter, merge_adapters, read_adapter, set_adapters
+from d4k.adapters import ADAPTER_WEIGHTS, apply_adapter, merge_adapters, read_adapter
 from d4k.images import to_uint8
-from d4k.models import check_finite
+from d4k.models import LoadedModel, Loading, Model, ModelRef, check_finite
 from d4k.plugins import registry
 
 
@@ -112,10 +112,10 @@ def test_merging_beyond_float32_is_refused(tmp_path: Path) -> None:
         sample_size=4, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=1, attention_head_dim=8,
         caption_projection_dim=8, pooled_projection_dim=8, joint_attention_dim=8, pos_embed_max_size=4,
     )  # fmt: skip
-    load_adapter(denoiser, read_adapter(lora(tmp_path / ADAPTER_WEIGHTS)), "x")
-    set_adapters(denoiser, {"x": 1e39})
+    loaded = LoadedModel(Model(ModelRef("m"), "sd3", "m"), Loading(), ModelRef("m"))
+    loaded = apply_adapter(denoiser, loaded, read_adapter(lora(tmp_path / ADAPTER_WEIGHTS)), 1e39, "x")
     with pytest.raises(CheckpointError, match="adapters x cannot be merged: a weight would no longer be"):
-        merge_adapters(denoiser, ["x"])
+        merge_adapters(denoiser, loaded)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from d4k import OutputError, Pipeline, Preset, __version__, hookimpl
+from d4k import ModelRef, OutputError, Pipeline, Preset, __version__, hookimpl
 from d4k.cli import main
 from d4k.cli.placement import OPTIONS
 from d4k.cli.prompts import read_jobs, read_prompts
@@ -81,7 +81,7 @@ class TestGenerate:
         recipe = read_recipe(Path("a.png"))
         assert recipe == {
             "prompt": "a cat", "seed": 0, "model": "fake-model", "width": 16, "height": 12, "steps": 2,
-            "guidance": 1.5, "shift": None, "negative_prompt": "dog", "options": {}, "dtype": "float32",
+            "guidance": 1.5, "shift": "scheduler", "negative_prompt": "dog", "options": {}, "dtype": "float32",
             "device": "cpu", "versions": versions(),
         }  # fmt: skip
         d4k("generate", recipe["prompt"], *FAKE, "--guidance", "1.5", "--negative-prompt", "dog", "--output", "b.png")
@@ -243,7 +243,7 @@ class TestGenerate:
         theirs = {
             "prompt": "a", "seed": 0, "model": "some/model", "width": 16, "height": 12, "steps": 2, "guidance": 1.0,
             "transformer": "some/denoiser/x.safetensors",
-            "adapters": [{"name": "x", "source": "some/adapter", "sha256": "0", "weight": 1.0}],
+            "adapters": [{"name": "x", "source": "some/adapter", "sha256": "0", "scale": 1.0}],
         }  # fmt: skip
         save_picture(Image.new("RGB", (8, 8)), Path("a.png"), recipe=theirs)
         message = (
@@ -253,8 +253,8 @@ class TestGenerate:
         assert message in refused("generate", "--recipe", "a.png", "--output", "b.png")
         loaded: list[Any] = []
 
-        def load(model: str, **options: Any) -> Any:
-            loaded.append(model)
+        def load(ref: ModelRef, **options: Any) -> Any:
+            loaded.append(ref.name)
             raise OutputError("stop here")
 
         monkeypatch.setattr(Pipeline, "from_pretrained", load)
@@ -288,8 +288,8 @@ class TestGenerate:
         save_picture(Image.new("RGB", (8, 8)), Path("a.png"), recipe=theirs)
         monkeypatch.setattr("d4k.cli.recipe.on_terminal", lambda: True)
 
-        def load(model: str, **options: Any) -> Any:
-            raise OutputError(f"loading {model}")
+        def load(ref: ModelRef, **options: Any) -> Any:
+            raise OutputError(f"loading {ref.name}")
 
         monkeypatch.setattr(Pipeline, "from_pretrained", load)
         for answer, message in (("y", "error: loading some/model"), ("n", "error: the recipe in a.png needs")):
@@ -703,8 +703,8 @@ def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "a cat", *FAKE, "--option", "device=cpu"], "'device' is not an option of the backbone"),
-        (["generate", "a cat", *FAKE, "--option", "source=x"], "'source' is not an option of the backbone"),
+        (["generate", "a cat", *FAKE, "--option", "device=cpu"], "backbone 'fake' has no option 'device'"),
+        (["generate", "a cat", *FAKE, "--option", "source=x"], "'source' is no option of a backbone that may be set"),
         (["generate", "a cat", *FAKE, "--device", "meta"], "device 'meta' is not available here"),
         (
             ["generate", "a cat", *FAKE, "--memory-gb", "nan"],
@@ -713,8 +713,11 @@ def test_program_exits_with_2_and_one_line(arguments: list[str], message: str) -
         (["generate", "a cat", *FAKE, "--shift", "0"], "shift must be a number above 0, got 0"),
         (["generate", "a cat", *FAKE, "--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
         (["plan", "--model", "fake-model", "--option", "width=5"], "backbone 'fake' has no option 'width'"),
-        (["plan", "--model", "fake-model", "--option", "source=x"], "'source' is not an option of the backbone"),
-        (["train", *settings(), "--set", "backbone.dtype=bfloat16"], "'dtype' is not an option of the backbone"),
+        (
+            ["plan", "--model", "fake-model", "--option", "source=x"],
+            "'source' is no option of a backbone that may be set",
+        ),
+        (["train", *settings(), "--set", "backbone.dtype=bfloat16"], "backbone 'fake' has no option 'dtype'"),
     ],
 )
 def test_values_that_mean_nothing_are_one_line(arguments: list[str], message: str, photos: Path) -> None:

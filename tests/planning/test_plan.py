@@ -89,7 +89,8 @@ def test_what_was_trained_on_a_published_model_is_planned_without_a_network(tmp_
     state = tmp_path / "run" / "checkpoints" / "step-00000001"
     state.mkdir(parents=True)
     (state / "trainable.safetensors").touch()
-    (tmp_path / "run" / "config.toml").write_text('model = "sd3-medium"\n[backbone]\ndownscale = 16\n')
+    config = tmp_path / "run" / "config.toml"
+    config.write_text('model = "sd3-medium"\noutput_dir = "x"\ndataset.name = "folder"\n[backbone]\ndownscale = 16\n')
     for model in (tmp_path, state):
         backbone = shapes(str(model))
         own = [p for name, p in backbone.trainable.named_parameters() if ".lora_" not in name]

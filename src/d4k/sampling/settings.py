@@ -73,7 +73,8 @@ def choose_settings(backbone: Backbone, model: Model, given: Mapping[str, Any]) 
         if name not in known:
             raise ConfigError(f"unknown setting '{name}'{did_you_mean(name, known)} Known: {', '.join(known)}.")
     own = backbone.defaults
-    said = first_said(given, {"steps": own.steps, "guidance": own.guidance}, model.training.sampling, model.registered)
+    asked = {name: model.options.get(name, getattr(own, name)) for name in ("steps", "guidance")}
+    said = first_said(given, asked, model.training.sampling, model.registered)
     size = {side: said.get(side, own.size) for side in ("width", "height")}
     check_size(backbone, **size, name=model.backbone)
     refuse_too_large(backbone, **size)

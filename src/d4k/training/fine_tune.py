@@ -56,11 +56,13 @@ def fine_tune(
         )
     chosen = _given("dataset", dataset, config.dataset)
     objective = _given("loss", loss, config.loss)
+    training = trained_with(backbone, config)
     options = {**loaded.model.options, **backbone.trained_options}
+    options |= {name: value for name, value in training.sampling.items() if name in options}
     run = train(
         backbone, chosen, objective, config, resume=resume, card=(loaded.model.backbone, options), on_step=on_step
     )
-    model = evolve(loaded.model, options=options, training=trained_with(backbone, config))
+    model = evolve(loaded.model, options=options, training=training)
     if run.adapter is None:
         return run, evolve(loaded, model=model, weights=ModelRef(str(run.model)), merged=())
     used = AppliedAdapter(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
