@@ -173,10 +173,10 @@ def test_the_recipes_at_4k_are_those_of_the_paper(name: str, size: int, batch: i
 
 
 def test_the_quickstart_runs(tmp_path: Path) -> None:
-    """`examples/quickstart.py` draws, trains, draws again and scores; here at 64 pixels."""
+    """`examples/quickstart.py` generates, trains, generates again and scores; here at 64 pixels."""
     quickstart = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))["main"]
     quickstart(tmp_path, size=64, sampling_steps=2, training_steps=1)
-    assert len(list(tmp_path.glob("*/coffee-seed*.png"))) == 4
+    assert len(list(tmp_path.glob("*/000?-a-cup-of-coffee-*.png"))) == 4
     assert (tmp_path / "run" / "model" / "model_index.json").is_file()
 
 

@@ -398,7 +398,7 @@ library_name: diffusers
 # {name}
 
 A {kind} with five million parameters in the diffusers layout, for trying out d4k without a download.
-It draws the twelve photographs it was trained on, and nothing else.
+It generates the twelve photographs it was trained on, and nothing else.
 
 - **Data and licence of the data**: {data}.
 - **Licence of the weights**: Apache-2.0.
@@ -408,7 +408,7 @@ It draws the twelve photographs it was trained on, and nothing else.
   tokenizers know the words of the captions.
 - **Reconstruction at {size} pixels**: {psnr:.2f} dB PSNR on average ({psnr_each}).
 - **Loss**: {first:.3f} at the start, {last:.3f} at the end (`loss-curve.png`).
-- **Limits**: {size} pixels; asked for more it draws a small picture among stripes, until it is fine-tuned there.
+- **Limits**: {size} pixels; asked for more it generates a small picture among stripes, until it is fine-tuned there.
   Prompts other than the captions land on the photograph whose words they share, or on a mixture.
 """
 OPTIONS = {

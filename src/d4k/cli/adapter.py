@@ -14,7 +14,7 @@ __all__ = ["adapter", "read_scales"]
 def adapter() -> None:
     """Merge adapters (LoRA), or convert them.
 
-    To train one, see the section [adapter] of a run; to draw with one, d4k generate --adapter.
+    To train one, see the section [adapter] of a run; to generate with one, d4k generate --adapter.
 
     \b
     Example:

@@ -13,7 +13,7 @@ __all__ = ["demo"]
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Made anew.")
 @click.option("--steps", type=click.IntRange(min=1), help="Fine-tuning steps, to make it shorter or longer.")
 def demo(output: Path, steps: int | None) -> None:
-    """Fine-tune a tiny model beyond its size, draw before and after, and score both. Offline, a few minutes.
+    """Fine-tune a tiny model beyond its size, generate before and after, and score both. Offline, a few minutes.
 
     \b
     Example:

@@ -166,7 +166,7 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars that diffusers and transformers draw for every part of a model, each over the last."""
+    """Without the progress bars that diffusers and transformers show for every part of a model, each over the last."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

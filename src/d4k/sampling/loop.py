@@ -79,8 +79,9 @@ def sample_latents(
         D4KError: latents stopped being numbers; the message names the step.
     """
     module = backbone.trainable
-    conditioning = backbone.encode_text(prompts, settings.negative_prompt)
+    # the scheduler first: one that is refused costs nothing
     scheduler = backbone.scheduler(settings.steps, settings.height, settings.width, settings.scheduler_shift)
+    conditioning = backbone.encode_text(prompts, settings.negative_prompt)
     scheduler.set_begin_index(0)  # it would look its place up by timestep, and rounded timesteps repeat
     levels = scheduler.sigmas[:-1].tolist()
     _check_levels(levels, settings)

@@ -38,7 +38,7 @@ def check_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
     then, now = checked.versions, versions()
     other = [f"{name} {then[name]} (here {now[name]})" for name in now if then.get(name, now[name]) != now[name]]
     if other:
-        warnings.warn(f"{path} was drawn with {', '.join(other)}: its last bits may not repeat", stacklevel=2)
+        warnings.warn(f"{path} was generated with {', '.join(other)}: its last bits may not repeat", stacklevel=2)
     return dict(recipe)
 
 

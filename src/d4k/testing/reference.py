@@ -103,7 +103,7 @@ def _wanted(backbone: Backbone, pipeline: Any, call: Mapping[str, Any]) -> Wante
     prompt = settings["prompt"]
     settings["prompt"] = [prompt] if isinstance(prompt, str) else list(prompt)
     scale = settings.get("guidance_scale", known["guidance_scale"].default if "guidance_scale" in known else 1.0)
-    if "use_resolution_binning" in known:  # it would draw another size, and scale the picture
+    if "use_resolution_binning" in known:  # it would generate another size, and scale the picture
         settings.setdefault("use_resolution_binning", False)
     size = settings["height"], settings["width"]
     negative = settings.get("negative_prompt") or ""
@@ -158,7 +158,7 @@ def _unpacked(latent: Tensor, shape: tuple[int, ...], patch: int, unpack: Callab
     elif latent.shape == (count, height * width // patch**2, channels * patch**2):
         grid = latent.transpose(1, 2).reshape(count, -1, height // patch, width // patch)
         latent = F.pixel_shuffle(grid, patch)
-    elif latent.ndim == 5 and latent.shape[2] == 1:  # of models that draw films, too
+    elif latent.ndim == 5 and latent.shape[2] == 1:  # of models that make films, too
         latent = latent[:, :, 0]
     assert latent.shape == shape, f"the stock pipeline's latents are {shape_of(latent)}, not {shape}: pass unpack="
     return latent
