@@ -21,4 +21,5 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
+# attrs writes defaults as `attr_dict['x'].default` into the source that would be preserved
+autodoc_preserve_defaults = False

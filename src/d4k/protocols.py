@@ -120,7 +120,7 @@ class LatentSpec:
     """The latent space of a backbone.
 
     Args:
-        channels: C.
+        channels: how many there are, C in the shapes.
         downscale: pixels a latent row or column stands for (8, 16, 32).
         patch: latent rows or columns that make one token side.
         max_size: longest side in pixels that the positions cover at this `downscale`; None where there is no limit.
@@ -250,6 +250,7 @@ class Backbone(Protocol):
     """
 
     source: str
+    """Folder in the diffusers layout, or Hub id."""
 
     @property
     def latent(self) -> LatentSpec:
@@ -374,8 +375,11 @@ class Metric(Protocol):
     """
 
     needs: frozenset[Need]
+    """What `update` is called with."""
     higher_is_better: bool | None
+    """Direction of the score; None where neither is better."""
     unit: str
+    """Such as `"bits"`; empty for a plain number."""
 
     def update(self, **inputs: Any) -> None:
         """Take in one batch."""
