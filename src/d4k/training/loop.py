@@ -20,7 +20,7 @@ from d4k.training.optimizers import make_optimizer
 from d4k.training.state import save_state
 from d4k.training.step import training_step
 
-__all__ = []
+__all__ = ["Loop"]
 
 
 class Loop:

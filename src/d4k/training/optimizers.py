@@ -9,10 +9,19 @@ import torch
 from d4k.config import OptimizerSettings
 from d4k.errors import ConfigError
 
-__all__ = []
+__all__ = ["make_optimizer"]
 
 
 def make_optimizer(settings: OptimizerSettings, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """An optimizer of those parameters of a module that require a gradient.
+
+    Args:
+        settings: its name, learning rate and decays.
+        module: the denoiser, or a denoiser with an adapter.
+
+    Raises:
+        ConfigError: the package of the optimizer is not installed.
+    """
     optimizer_class: Any = torch.optim.AdamW
     if settings.name == "adamw-8bit":
         try:

@@ -18,7 +18,7 @@ from d4k.seeds import numbered_seed
 from d4k.training.data.samples import Feed
 from d4k.upstream import patch_environment, reset_accelerator
 
-__all__ = []
+__all__ = ["make_accelerator", "training_step"]
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORK_LAUNCHED")
 """What a launcher sets in the environment of its one process; it would make accelerate open a process group."""
