@@ -14,7 +14,7 @@ from d4k.files import empty_folder, sweep
 from d4k.models import RunFolder
 from d4k.training.state import steps_done
 
-__all__ = []
+__all__ = ["find_state", "open_folder"]
 
 FREE = ("training.steps", "training.save_every")
 """What may be another on resuming than it was when the run began."""
