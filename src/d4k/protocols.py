@@ -38,7 +38,7 @@ __all__ = [
     "Weighting",
 ]
 
-Density: TypeAlias = Literal["uniform", "logit-normal", "mode"]
+Density: TypeAlias = Literal["uniform", "logit-normal", "mode", "beta"]
 """How training samples noise levels; see `d4k.flow.sample_sigma`."""
 
 Weighting: TypeAlias = Literal["none", "sigma-sqrt", "cosmap"]

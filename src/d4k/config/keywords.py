@@ -7,19 +7,33 @@ from typing import Any
 
 import attrs
 
+from d4k.config.engine import EMASettings, ParallelSettings, TrackingSettings, ValidationSettings
 from d4k.config.run import AdapterSettings, DataSettings, FlowSettings, OptimizerSettings, TrainingSettings
 from d4k.errors import ConfigError, did_you_mean
 
 __all__ = ["run_sections"]
 
 SECTIONS = {"data": DataSettings, "flow": FlowSettings, "optimizer": OptimizerSettings, "training": TrainingSettings}
+PREFIXED = {
+    "adapter": AdapterSettings,
+    "parallel": ParallelSettings,
+    "ema": EMASettings,
+    "validation": ValidationSettings,
+    "tracking": TrackingSettings,
+}
 HOMES: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "schedule": ("schedule", "name"),
     "warmup_steps": ("schedule", "warmup_steps"),
     "optimizer": ("optimizer", "name"),
-    **{f.name: (section, f.name) for section, cls in SECTIONS.items() for f in attrs.fields(cls) if f.name != "name"},
-    **{f"adapter_{f.name}": ("adapter", f.name) for f in attrs.fields(AdapterSettings)},
+    **{
+        f.name: (section, f.name)
+        for section, cls in SECTIONS.items()
+        for f in attrs.fields(cls)
+        if f.name not in ("name", "options")
+    },
+    "optimizer_options": ("optimizer", "options"),
+    **{f"{section}_{f.name}": (section, f.name) for section, cls in PREFIXED.items() for f in attrs.fields(cls)},
 }
 
 
@@ -28,7 +42,8 @@ def run_sections(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: any key of the sections data, flow, optimizer and training; `seed`; `schedule`, `warmup_steps` and
-            `optimizer` by their names; keys of the section adapter after `adapter_`.
+            `optimizer` by their names; `optimizer_options`; keys of the sections adapter, parallel, ema, validation and
+            tracking after the name of their section, such as `ema_decay`.
 
     Raises:
         ConfigError: a name is none of these.

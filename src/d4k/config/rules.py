@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,14 @@ from d4k.errors import ConfigError
 
 __all__ = [
     "Validator",
+    "as_tuple",
     "flag",
+    "named_or_class",
     "names",
+    "names_or_none",
     "number",
+    "number_or",
+    "numbers",
     "one_of",
     "optional",
     "shown",
@@ -22,11 +28,14 @@ __all__ = [
     "text",
     "text_or_empty",
     "whole",
+    "word_or_sizes",
 ]
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 LARGEST_WHOLE = 2**63 - 1
+CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+SIZE = re.compile(r"[1-9]\d{0,8}x[1-9]\d{0,8}")
 LARGEST, SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38
 """The largest and the smallest number above 0 that float32, in which is computed, holds in full precision."""
 
@@ -111,6 +120,66 @@ def names() -> Validator:
         lambda value: isinstance(value, tuple) and bool(value) and all(isinstance(n, str) and n for n in value),
         "a list of words, not empty",
     )
+
+
+def names_or_none() -> Validator:
+    """Words, or no word at all."""
+    return _rule(
+        lambda value: isinstance(value, tuple) and all(isinstance(n, str) and n for n in value), "a list of words"
+    )
+
+
+def numbers(minimum: float, maximum: float) -> Validator:
+    """Numbers, one or more, each from `minimum` to `maximum`."""
+    return _rule(
+        lambda value: (
+            isinstance(value, tuple)
+            and bool(value)
+            and all(_is_number(n) and minimum <= n <= maximum and fits(n) for n in value)
+        ),
+        f"a list of numbers from {minimum:g} to {maximum:g}, not empty",
+    )
+
+
+def number_or(word: str, rule: Validator) -> Validator:
+    """One word, or what `rule` allows."""
+
+    def check(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value == word:
+            return
+        try:
+            rule(owner, attribute, value)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; '{word}' is allowed too") from error
+
+    return check
+
+
+def named_or_class(*choices: str) -> Validator:
+    """One of some words, or a class as `module:Class`."""
+    return _rule(
+        lambda value: isinstance(value, str) and (value in choices or bool(CLASS.fullmatch(value))),
+        f"one of {', '.join(choices)}, or a class as module:Class",
+    )
+
+
+def word_or_sizes(*words: str) -> Validator:
+    """One of some words, or sizes in pixels as a list of `"WIDTHxHEIGHT"`."""
+    return _rule(
+        lambda value: (
+            value in words
+            if isinstance(value, str)
+            else isinstance(value, tuple)
+            and bool(value)
+            and all(isinstance(n, str) and SIZE.fullmatch(n) for n in value)
+        ),
+        f"one of {', '.join(words)}, or a list of sizes such as 3072x4096",
+    )
+
+
+def as_tuple(value: Any) -> Any:
+    """A list as a tuple, and anything else as it is: TOML has lists, and settings do not change."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def optional(rule: Validator) -> Validator:

@@ -89,7 +89,7 @@ class Feed:
             mean=flow.mean,
             std=flow.std,
             mode_scale=flow.mode_scale,
-            shift=flow.shift,
+            shift=flow.shift if isinstance(flow.shift, float | int) else 1.0,
             generator=generator,
         )
         dropped = torch.rand((), generator=generator).item() < self.config.training.caption_dropout
