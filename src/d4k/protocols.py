@@ -85,11 +85,13 @@ class Sample:
         id: unique within its dataset; readable in an error message.
         caption: what the picture shows.
         source: a path, or a callable that opens a binary stream.
+        size: width and height in pixels, upright, where they are known without opening the picture.
     """
 
     id: str
     caption: str
     source: Path | Callable[[], BinaryIO]
+    size: tuple[int, int] | None = None
 
 
 @frozen
@@ -246,7 +248,8 @@ class Backbone(Protocol):
     """A latent diffusion model: text encoders, autoencoder, denoiser and scheduler behind one calling convention.
 
     An implementation is an attrs class whose fields are its options. Its first field is `source`: a local folder in
-    the diffusers layout, or a Hub id. Nothing is read before `load`.
+    the diffusers layout, or a Hub id. Nothing is read before `load`. Beside what is here it may have a method
+    `encode_posterior(pixels)`, which returns a `d4k.autoencoder.Posterior`: without one only modes can be trained.
     """
 
     source: str

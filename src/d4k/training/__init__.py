@@ -1,7 +1,8 @@
 """From photographs to a fine-tuned model."""
 
 from d4k.training.checks import refuse_several_processes
-from d4k.training.data.samples import CACHED_CAPTIONS, CACHED_LATENTS, Batch, Feed
+from d4k.training.data.samples import Batch, Feed
+from d4k.training.data.source import CACHED_CAPTIONS, CACHED_LATENTS
 from d4k.training.fine_tune import as_component, fine_tune, origin, train_from_config
 from d4k.training.journal import read_losses
 from d4k.training.losses import MSELoss

@@ -12,15 +12,13 @@ from torch import Tensor
 from d4k.config import RunConfig
 from d4k.errors import DataError
 from d4k.flow import sample_sigma
-from d4k.images import Crop, open_picture, to_float, to_tensor
+from d4k.images import Crop, picture_size
 from d4k.protocols import Backbone, Conditioning, Dataset
 from d4k.sampling import check_size
 from d4k.seeds import numbered_seed
+from d4k.training.data.source import CACHED_LATENTS, Encoding, Source, View
 
-__all__ = ["CACHED_CAPTIONS", "CACHED_LATENTS", "Batch", "Feed"]
-
-CACHED_LATENTS = 256
-CACHED_CAPTIONS = 64
+__all__ = ["Batch", "Feed"]
 
 
 @frozen(eq=False)
@@ -48,19 +46,27 @@ class Feed:
         dataset: not empty.
         config: of the run.
         device: where the batches go.
+        source: of latents and text; None encodes them when they are asked for.
     """
 
-    def __init__(self, backbone: Backbone, dataset: Dataset, config: RunConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        dataset: Dataset,
+        config: RunConfig,
+        device: torch.device,
+        source: Source | None = None,
+    ) -> None:
         if len(dataset) == 0:
             raise DataError("the dataset is empty: there is nothing to train on")
-        self.backbone, self.dataset, self.config, self.device = backbone, dataset, config, device
+        self.dataset, self.config, self.device = dataset, config, device
+        self.source = source or Encoding(backbone, dataset)
         size = backbone.defaults.size
         data = config.data
         self.crop = Crop(data.height or size, data.width or size, position=data.crop, flip=data.flip)
         check_size(backbone, self.crop.width, self.crop.height)
         self.fixed = data.crop == "center" and not data.flip
         self.latent = lru_cache(CACHED_LATENTS if self.fixed else 0)(self._latent)
-        self.text = lru_cache(CACHED_CAPTIONS)(self._text)
         self.order = lru_cache(2)(self._order)
         self.enlarged: set[str] = set()
 
@@ -95,15 +101,13 @@ class Feed:
         dropped = torch.rand((), generator=generator).item() < self.config.training.caption_dropout
         clean = self.latent(index, 0 if self.fixed else epoch)
         noise = torch.randn(clean.shape, generator=generator)
-        return clean, noise, sigma, self.text("" if dropped else self.dataset[index].caption)
+        return clean, noise, sigma, self.source.text("" if dropped else self.dataset[index].caption)
 
     def _latent(self, index: int, epoch: int) -> Tensor:
         sample = self.dataset[index]
-        picture = open_picture(sample.source, label=sample.id)
-        self._note_enlarged(sample.id, picture.size)
-        cut = self.crop(picture, numbered_seed(self.config.seed, "crop", epoch * len(self.dataset) + index))
-        latent = self.backbone.encode_image(to_float(to_tensor(cut))[None])
-        return latent.cpu()  # where it may be kept: the memory of a GPU is the model's
+        self._note_enlarged(sample.id, picture_size(sample.source))
+        view = View(index, self.crop, numbered_seed(self.config.seed, "crop", epoch * len(self.dataset) + index))
+        return self.source.latent(self.source.load(view)).mean
 
     def _note_enlarged(self, name: str, size: tuple[int, int]) -> None:
         if size[0] >= self.crop.width and size[1] >= self.crop.height:
@@ -115,9 +119,6 @@ class Feed:
                 stacklevel=2,
             )
         self.enlarged.add(name)
-
-    def _text(self, caption: str) -> Conditioning:
-        return self.backbone.encode_text([caption]).to(device="cpu")
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(numbered_seed(self.config.seed, "order", epoch))
