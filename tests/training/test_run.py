@@ -247,11 +247,11 @@ def test_first_step_is_the_published_computation(fresh: Any, dataset: Any, run_c
 
 
 def test_clip_of_zero_does_not_clip(fresh: Any, dataset: Any, run_config: Config) -> None:
-    """Without clipping no norm is measured; with a small one the weights move otherwise."""
+    """The norm is reported all the same; with a small largest norm the weights move otherwise."""
     free, clipped = fresh(), fresh()
     run = train(free, dataset, MSELoss(), run_config("free", training={"clip": 0}))
     train(clipped, dataset, MSELoss(), run_config("clipped", training={"clip": 1e-6}))
-    assert [row["gradient_norm"] for row in read_losses(run.output_dir)] == [0.0] * 4
+    assert all(row["gradient_norm"] > 1e-3 for row in read_losses(run.output_dir))
     assert not same(weights(free), weights(clipped))
 
 

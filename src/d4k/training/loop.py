@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 from d4k.adapters import add_adapter, loaded_adapters
 from d4k.config import RunConfig
+from d4k.errors import D4KError
 from d4k.models import RunFolder
 from d4k.protocols import Backbone, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.checks import changed
 from d4k.training.data.samples import Feed
+from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.optimizers import make_optimizer
 from d4k.training.state import save_state
@@ -27,7 +28,7 @@ class Loop:
     """Optimizer, learning-rate schedule and count of steps of a run.
 
     Args:
-        accelerator: made by `make_accelerator`.
+        engine: made by `make_engine`.
         backbone: loaded, without adapters but that of an interrupted part of the run, which is replaced.
         loss: from a predicted velocity and a step to (B,).
         feed: where the batches come from.
@@ -42,14 +43,14 @@ class Loop:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        engine: Engine,
         backbone: Backbone,
         loss: Loss,
         feed: Feed,
         config: RunConfig,
         run: RunFolder,
     ) -> None:
-        self.accelerator, self.backbone, self.loss, self.feed = accelerator, backbone, loss, feed
+        self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
         self.config, self.run, self.done = config, run, 0
         self.module = backbone.trainable
         _free(self.module, config)
@@ -76,8 +77,8 @@ class Loop:
             D4KError: the loss is not finite.
         """
         self.module.zero_grad(set_to_none=True)  # an interrupted run in this process may have left gradients
-        wrapped, optimizer = self.accelerator.prepare(self.module, self.optimizer)
-        self.backbone.trainable = wrapped
+        self.backbone.trainable = wrapped = self.engine.wrap(self.module)
+        optimizer = self.engine.wrap_optimizer(self.optimizer)
         try:
             with Journal(self.run, self.config.training.steps, self.done) as journal:
                 for step in range(self.done + 1, self.config.training.steps + 1):
@@ -85,23 +86,27 @@ class Loop:
                     if on_step is not None:
                         on_step(step, value)
         finally:
-            # accelerate patches the module's own forward with autocast, which must not outlive the run
-            self.backbone.trainable = self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+            self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()
         changed.discard(self.module)
 
     def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal) -> float:
         """Do one step, record it, write a checkpoint where one is due, and return the loss."""
         config = self.config
-        value, norm = training_step(self.accelerator, self.backbone, self.loss, self.feed, config, optimizer, step)
+        result = training_step(self.engine, self.backbone, self.loss, self.feed, config, optimizer, step)
+        if result.skipped:
+            raise D4KError(
+                f"the loss became {result.loss} at step {step}; lower optimizer.lr, or set training.precision to "
+                "'bf16' or 'no'. Checkpoints up to here are kept."
+            )
         if config.adapter is None:
             changed.add(self.module)
-        journal.add(step, value, norm, self.schedule.get_last_lr()[0])
+        journal.add(step, result.loss, result.norm, self.schedule.get_last_lr()[0])
         self.schedule.step()
         every, last = config.training.save_every, config.training.steps
         if step == last or (every and step % every == 0):
             save_state(self.run, step, self.module, self.optimizer, self.schedule)
-        return value
+        return result.loss
 
 
 def _free(module: torch.nn.Module, config: RunConfig) -> None:

@@ -17,12 +17,12 @@ from d4k.models import RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged, refuse_several_processes
 from d4k.training.data.samples import Feed
+from d4k.training.engine import make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.journal import read_losses
 from d4k.training.loop import Loop
 from d4k.training.result import save_result
 from d4k.training.state import load_state
-from d4k.training.step import make_accelerator
 
 __all__ = ["Run", "train"]
 
@@ -85,15 +85,15 @@ def train(
     """
     refuse_several_processes()
     run, module = RunFolder(Path(config.output_dir)), backbone.trainable
-    accelerator = make_accelerator(config, next(module.parameters()).device)
-    feed = Feed(backbone, dataset, config, accelerator.device)
+    engine = make_engine(backbone, config)
+    feed = Feed(backbone, dataset, config, engine.device)
     check_adapters(module, config, resume)
     check_precision(module, config)
     state = find_state(run, config) if resume else None
     check_unchanged(module, config, restored=state is not None)
     check_memory(backbone, feed.crop, config)
     open_folder(run, config, resume)
-    loop = Loop(accelerator, backbone, loss, feed, config, run)
+    loop = Loop(engine, backbone, loss, feed, config, run)
     if state is not None:
         loop.done = load_state(state, module, loop.optimizer, loop.schedule)
     loop.run_steps(on_step)

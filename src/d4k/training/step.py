@@ -1,81 +1,83 @@
-"""One optimizer step: forward passes, the weighted loss, the gradient."""
+"""One optimizer step: forward passes, the weighted loss, the gradient; a step that is not finite is left out."""
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from attrs import frozen
 
 from d4k.config import RunConfig
-from d4k.errors import D4KError
 from d4k.flow import sigma_weight
 from d4k.protocols import Backbone, FlowStep, Loss
 from d4k.seeds import numbered_seed
-from d4k.training.data.samples import Feed
-from d4k.upstream import patch_environment, reset_accelerator
+from d4k.training.data.samples import Batch, Feed
+from d4k.training.engine import Engine
 
-__all__ = ["make_accelerator", "training_step"]
+__all__ = ["StepResult", "training_step"]
 
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORK_LAUNCHED")
-"""What a launcher sets in the environment of its one process; it would make accelerate open a process group."""
+
+@frozen
+class StepResult:
+    """What came of a step.
+
+    Args:
+        loss: mean over the pictures of all processes; not finite where one of them was not.
+        norm: of the gradient before it was clipped.
+        skipped: the weights are as they were, since the loss or the gradient was not finite.
+    """
+
+    loss: float
+    norm: float
+    skipped: bool = False
 
 
 def training_step(
-    accelerator: Accelerator,
+    engine: Engine,
     backbone: Backbone,
     loss: Loss,
     feed: Feed,
     config: RunConfig,
     optimizer: Any,
     step: int,
-) -> tuple[float, float]:
+) -> StepResult:
     """Do one optimizer step, of one or more forward passes.
 
     Args:
-        accelerator: made by `make_accelerator`.
+        engine: made by `make_engine`.
         backbone: with the wrapped module.
         loss: from a predicted velocity and a step to (B,).
         feed: where the batches come from.
         config: of the run.
-        optimizer: as accelerate wrapped it.
+        optimizer: as the engine wrapped it.
         step: counted from 1.
-
-    Returns:
-        The loss, and the norm of the gradient before it was clipped; 0 where it is not clipped.
-
-    Raises:
-        D4KError: the loss is not finite.
     """
-    accumulation, total, norm = config.training.accumulation, 0.0, 0.0
+    accumulation = config.training.accumulation
+    values = []
     for part in range(accumulation):
         number = (step - 1) * accumulation + part
-        with accelerator.accumulate(backbone.trainable):
-            value = _batch_loss(accelerator, backbone, loss, feed, config, number)
-            if not torch.isfinite(value):
-                raise D4KError(
-                    f"the loss became {value.item()} at step {step}; lower optimizer.lr, or set training.precision to "
-                    "'bf16' or 'no'. Checkpoints up to here are kept."
-                )
-            accelerator.backward(value)
-            if accelerator.sync_gradients and config.training.clip:
-                norm = float(accelerator.clip_grad_norm_(backbone.trainable.parameters(), config.training.clip))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        total += value.item()
-    return total / accumulation, norm
+        with engine.forward_pass(backbone.trainable):
+            value = _batch_loss(engine, backbone, loss, feed.batch(number), config, number)
+            engine.backward(value)
+        values.append(value.detach())
+    norm = engine.clip(backbone.trainable, config.training.clip)
+    mean = engine.processes.sums(torch.stack(values).sum()[None]).item() / (accumulation * engine.processes.count)
+    result = StepResult(mean, float(norm), not (math.isfinite(mean) and math.isfinite(norm)))
+    if not result.skipped:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return result
 
 
 def _batch_loss(
-    accelerator: Accelerator, backbone: Backbone, loss: Loss, feed: Feed, config: RunConfig, number: int
+    engine: Engine, backbone: Backbone, loss: Loss, batch: Batch, config: RunConfig, number: int
 ) -> torch.Tensor:
     """The weighted loss of batch `number`, a scalar with its gradient."""
-    batch = feed.batch(number)
     flow = FlowStep(batch.clean, batch.noise, batch.sigma)
-    with accelerator.autocast(), _dropout(config, number, accelerator.device):
+    with engine.autocast(), _dropout(config, number, engine.device):
         velocity = backbone.velocity(flow.noisy, batch.sigma, batch.conditioning, config.flow.guidance)
     weight = sigma_weight(batch.sigma, config.flow.weighting)
     return (weight * loss(velocity, flow)).mean()
@@ -90,27 +92,3 @@ def _dropout(config: RunConfig, number: int, device: torch.device) -> Iterator[N
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(numbered_seed(config.seed, "dropout", number))
         yield
-
-
-def make_accelerator(config: RunConfig, device: torch.device) -> Accelerator:
-    """What runs the steps on a device, set up by the run's own settings and by nothing else."""
-    # a second run in one process may ask for another precision or device, which accelerate's shared state would refuse
-    reset_accelerator()
-    with _without_environment(), patch_environment(ACCELERATE_TORCH_DEVICE=str(device)):
-        return Accelerator(
-            gradient_accumulation_steps=config.training.accumulation,
-            mixed_precision=config.training.precision,
-            cpu=device.type == "cpu",
-        )
-
-
-@contextmanager
-def _without_environment() -> Iterator[None]:
-    """Hide what accelerate would read from the environment in place of the run's settings."""
-    hidden = {name: value for name, value in os.environ.items() if name in LAUNCHER or name.startswith("ACCELERATE_")}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
