@@ -19,6 +19,9 @@ __all__ = ["find_state", "open_folder"]
 FREE = ("training.steps", "training.save_every")
 """What may be another on resuming than it was when the run began."""
 
+SHARED = ("training.accumulation", "parallel.strategy", "parallel.offload")
+"""What may be another in another launch; `check_share` sees to it that the steps are of the same pictures."""
+
 
 def find_state(run: RunFolder, config: RunConfig) -> Path | None:
     """The checkpoint from which a run is resumed.
@@ -68,7 +71,7 @@ def open_folder(run: RunFolder, config: RunConfig, resume: bool) -> None:
 def _changes(before: Mapping[str, Any], config: RunConfig) -> Iterator[str]:
     old, new = _flat(before), _flat(attrs.asdict(config))
     for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key) and key not in FREE:
+        if old.get(key) != new.get(key) and key not in (*FREE, *SHARED):
             yield key
 
 

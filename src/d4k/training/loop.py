@@ -18,7 +18,7 @@ from d4k.training.data.samples import Feed
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal, Silence, open_journal
 from d4k.training.optimizers import make_optimizer
-from d4k.training.state import save_state
+from d4k.training.state import Share, State, save_state
 from d4k.training.step import training_step
 
 __all__ = ["Loop"]
@@ -36,9 +36,7 @@ class Loop:
         run: where the run is kept.
 
     Attributes:
-        optimizer: of the weights that are trained.
-        schedule: of its learning rate.
-        done: optimizer steps done; set it, with the two above, to resume.
+        state: what changes from step to step; load it to resume.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Loop:
         run: RunFolder,
     ) -> None:
         self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
-        self.config, self.run, self.done = config, run, 0
+        self.config, self.run = config, run
         self.module = backbone.trainable
         _free(self.module, config)
         self.module.train()
@@ -65,6 +63,7 @@ class Loop:
             num_warmup_steps=config.schedule.warmup_steps,
             num_training_steps=config.training.steps,
         )
+        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler)
 
     def run_steps(self, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
@@ -81,8 +80,8 @@ class Loop:
         self.backbone.trainable = wrapped = self.engine.wrap(self.module)
         optimizer = self.engine.wrap_optimizer(self.optimizer)
         try:
-            with open_journal(self.engine.processes, self.run, self.config.training.steps, self.done) as journal:
-                for step in range(self.done + 1, self.config.training.steps + 1):
+            with open_journal(self.engine.processes, self.run, self.config.training.steps, self.state.step) as journal:
+                for step in range(self.state.step + 1, self.config.training.steps + 1):
                     value = self._step(step, optimizer, journal)
                     if on_step is not None:
                         on_step(step, value)
@@ -104,9 +103,11 @@ class Loop:
             changed.add(self.module)
         journal.add(step, result.loss, result.norm, self.schedule.get_last_lr()[0])
         self.schedule.step()
+        self.state.step = step
         every, last = config.training.save_every, config.training.steps
         if step == last or (every and step % every == 0):
-            save_state(self.run, step, self.module, self.optimizer, self.schedule)
+            processes = self.engine.processes
+            save_state(self.run, self.state, Share.of(config, processes, self.engine.strategy), processes)
         return result.loss
 
 
