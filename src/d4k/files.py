@@ -290,8 +290,8 @@ def read_json(path: Path, error: type[D4KError], *, finite: bool = True) -> Any:
     return parse_json(read_bytes(path, error), path, error, finite=finite)
 
 
-def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
-    """The object in one line of a JSONL file.
+def read_json_line(line: str | bytes, path: Path, number: int) -> Any:
+    """The value in one line of a JSONL file, as `parse_json` reads it.
 
     Args:
         line: one line.
@@ -302,12 +302,9 @@ def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]
         DataError: it is none; `path` and `line` are set.
     """
     try:
-        row = parse_json(line, f"{path}, line {number}", DataError)
+        return parse_json(line, f"{path}, line {number}", DataError)
     except DataError as error:
         raise DataError(str(error), path, number) from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number} holds a {type(row).__name__}, not a JSON object", path, number)
-    return row
 
 
 def _integer(digits: str) -> int:

@@ -8,7 +8,7 @@ from d4k.training.launch import check_launch
 from d4k.training.losses import MSELoss
 from d4k.training.result import trained_with
 from d4k.training.run import Run, train
-from d4k.training.state import load_state, save_state
+from d4k.training.state import Share, State, load_state, save_state
 
 __all__ = [
     "CACHED_CAPTIONS",
@@ -17,6 +17,8 @@ __all__ = [
     "Feed",
     "MSELoss",
     "Run",
+    "Share",
+    "State",
     "as_component",
     "check_launch",
     "fine_tune",

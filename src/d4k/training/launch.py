@@ -113,7 +113,8 @@ def joined(config: RunConfig, device: torch.device) -> Iterator[None]:
     if process_count() > 1:
         dist.init_process_group(backend, timeout=PATIENCE)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=PATIENCE)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=PATIENCE)
     try:
         yield
     finally:
