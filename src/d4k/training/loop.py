@@ -95,10 +95,11 @@ class Loop:
         config = self.config
         result = training_step(self.engine, self.backbone, self.loss, self.feed, config, optimizer, step)
         if result.skipped:
-            raise D4KError(
-                f"the loss became {result.loss} at step {step}; lower optimizer.lr, or set training.precision to "
-                "'bf16' or 'no'. Checkpoints up to here are kept."
-            )
+            with self.engine.processes.together():
+                raise D4KError(
+                    f"the loss became {result.loss} at step {step}; lower optimizer.lr, or set training.precision to "
+                    "'bf16' or 'no'. Checkpoints up to here are kept."
+                )
         if config.adapter is None:
             changed.add(self.module)
         journal.add(step, result.loss, result.norm, self.schedule.get_last_lr()[0])
