@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +32,7 @@ __all__ = [
     "read_json",
     "read_json_line",
     "refuse_used",
+    "remove_folder",
     "sweep",
     "write_json",
     "write_text",
@@ -76,6 +77,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         _swap(temporary, path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: to whoever looks at its name it is whole, or gone, also after a kill; `sweep` finds the rest.
+
+    Raises:
+        OutputError: it cannot be moved away, and is as it was.
+    """
+    with _as_output_error(path), _beside(path) as temporary:
+        path.replace(temporary)
 
 
 @contextmanager
@@ -162,8 +173,12 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def refuse_used(path: Path) -> None:
+def refuse_used(path: Path, besides: Container[str] = ()) -> None:
     """Accept a path that does not exist or is an empty folder, and make nothing; leftovers in it are swept away.
+
+    Args:
+        path: to look at.
+        besides: names that may be in the folder all the same.
 
     Raises:
         OutputError: it is a file, or a folder with something in it.
@@ -172,7 +187,7 @@ def refuse_used(path: Path) -> None:
         if path.exists() and not path.is_dir():
             raise OutputError(f"output folder {path} is a file; name another")
         sweep(path)
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(found.name not in besides for found in path.iterdir()):
             raise OutputError(f"output folder {path} exists and is not empty; name another, or empty it first")
 
 
