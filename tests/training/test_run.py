@@ -20,7 +20,7 @@ from d4k.datasets import FolderDataset
 from d4k.errors import CheckpointError, ConfigError, D4KError, OutputError
 from d4k.flow import sigma_weight
 from d4k.models import CARD, RunFolder
-from d4k.training import Feed, MSELoss, read_losses, train
+from d4k.training import Encoding, Feed, MSELoss, choose_pictures, read_losses, train
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -230,7 +230,7 @@ def test_first_step_is_the_published_computation(fresh: Any, dataset: Any, run_c
     trained, config = fresh(), run_config(training={"steps": 1, "clip": 0.01}, flow={"weighting": "cosmap"})
     run = train(trained, dataset, MSELoss(), config)
     other = fresh()
-    batch = Feed(other, dataset, config, CPU).batch(0)
+    batch = Feed(Encoding(other, dataset), choose_pictures(dataset, other, config), config, CPU).batch(0)
     level = batch.sigma[:, None, None, None]
     noisy = (1 - level) * batch.clean + level * batch.noise
     predicted = other.velocity(noisy, batch.sigma, batch.conditioning)

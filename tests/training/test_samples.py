@@ -14,7 +14,7 @@ from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, DataError
 from d4k.flow import sample_sigma
 from d4k.images import Crop, open_picture, to_float, to_tensor
-from d4k.training import Feed
+from d4k.training import Encoding, Feed, choose_pictures
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -30,7 +30,8 @@ class TestFeed:
     """Batches by number: the same on every call, whatever came before."""
 
     def feed(self, backbone: Any, dataset: Any, config: Any) -> Feed:
-        return Feed(backbone, dataset, config, CPU)
+        source = Encoding(backbone, dataset, config.data.posterior)
+        return Feed(source, choose_pictures(dataset, backbone, config), config, CPU)
 
     def test_batch_is_a_function_of_its_number(self, backbone: Any, dataset: Any, run_config: Config) -> None:
         """Asked late or early, alone or after others."""
@@ -118,16 +119,6 @@ class TestFeed:
         for number in range(3):
             feed.batch(number)
         assert (calls.count("encode_image"), calls.count("encode_text")) == (5, 5)
-
-    def test_pictures_that_are_too_small_warn_once_and_are_counted(
-        self, backbone: Any, dataset: Any, run_config: Config
-    ) -> None:
-        """Enlarging is named, with both sizes; every such picture is in `enlarged`."""
-        feed = self.feed(backbone, dataset, run_config(data={"width": 24, "height": 24}, training={"batch_size": 5}))
-        with pytest.warns(UserWarning, match=r"\(24x20\) is enlarged to cover 24x24") as caught:
-            feed.batch(0)
-        assert len(caught) == 1
-        assert len(feed.enlarged) == 5
 
     def test_empty_dataset_and_impossible_size_are_refused(
         self, backbone: Any, dataset: Any, run_config: Config

@@ -6,6 +6,7 @@ interrupted and resumed sees the same pictures, crops, noise and noise levels as
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from d4k.config import RunConfig
 from d4k.models import RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged, refuse_several_processes
+from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
+from d4k.training.data.source import Encoding
 from d4k.training.engine import make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.journal import read_losses
@@ -86,7 +89,10 @@ def train(
     refuse_several_processes()
     run, module = RunFolder(Path(config.output_dir)), backbone.trainable
     engine = make_engine(backbone, config)
-    feed = Feed(backbone, dataset, config, engine.device)
+    chosen = choose_pictures(dataset, backbone, config)
+    for sentence in chosen.warnings():
+        warnings.warn(sentence, stacklevel=2)
+    feed = Feed(Encoding(backbone, dataset, config.data.posterior), chosen, config, engine.device)
     check_adapters(module, config, resume)
     check_precision(module, config)
     state = find_state(run, config) if resume else None
