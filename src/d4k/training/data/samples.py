@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import lru_cache
 from itertools import chain, islice
@@ -96,7 +96,7 @@ class Feed:
         encoded = self.kept if self.keeps else self._encoded
         return self._batch(micro, [encoded(view) for view in self._views(micro)])
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
+    def batches(self, first: int, last: int) -> Generator[Batch, None, None]:
         """The batches `first` to `last - 1` of this process, loaded ahead by `data.workers` processes.
 
         Each is equal to what `batch` returns. Close the iterator when it is left early, as `contextlib.closing` does:
