@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_a_batch_does_not_depend_on_those_before_it(counts: list[int], size: int
 def test_buckets_are_mixed_within_an_epoch_and_otherwise_in_the_next() -> None:
     order = Order(bucketed([60, 60]), 0, 2)
     first, second = ([turn.bucket for turn in turns(order, 2)][start : start + 60] for start in (0, 60))
-    assert sum(a != b for a, b in zip(first, first[1:], strict=False)) > 20
+    assert sum(a != b for a, b in pairwise(first)) > 20
     assert sum(first) == sum(second) == 30
     assert first != second
 

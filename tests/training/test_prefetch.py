@@ -163,7 +163,7 @@ def test_workers_end_with_a_process_that_is_killed() -> None:
     process = multiprocessing.get_context("fork").Process(target=hold)
     process.start()
     os.close(writer)
-    with open(reader, "rb") as pipe:
+    with os.fdopen(reader, "rb") as pipe:
         assert pipe.read(1) == b"."
         process.kill()
         assert pipe.read() == b""

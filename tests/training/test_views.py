@@ -50,7 +50,7 @@ def test_a_named_cache_of_endless_cuts_is_refused(run_config: Config, data: dict
 
 
 def test_a_picture_has_so_many_cuts_as_are_asked_for(backbone: Any, run_config: Config) -> None:
-    """One after the other, then again; the same in a run of another seed, and wherever the picture is in its dataset."""
+    """One after the other, then again; the same with another seed, and wherever the picture is in its dataset."""
     data = {"crop": "random", "flip": True, "crops": 3}
     config, other = run_config(data=data, seed=0), run_config(data=data, seed=1)
     chosen = choose_pictures(known("cat", "dog"), backbone, config)
