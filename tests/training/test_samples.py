@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as how
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -209,7 +210,7 @@ class TestBuckets:
                 assert torch.equal(one.sigma, other.sigma)
                 assert torch.equal(one.conditioning.tensors["text"], other.conditioning.tensors["text"])
 
-    @settings(max_examples=40)
+    @how(max_examples=40)
     @given(
         first=st.integers(0, 25),
         batch_size=st.integers(1, 3),
