@@ -97,9 +97,11 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:  # Ctrl-C in the middle of it must not leave a lock that a later sweep in this process would respect
+            if lock is not None:
+                os.close(lock)
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
