@@ -19,6 +19,7 @@ from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
+from d4k.training.refusals import outline, refuse_hopeless
 from d4k.training.result import trained_with
 from d4k.training.run import Run, train
 
@@ -110,6 +111,7 @@ def train_from_config(
             if processes.first:
                 check_folder(config, resume=resume)
             dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+            refuse_hopeless(outline(config), config, dataset, place, processes.count)
             backbone, loaded = _load(config, place, memory_gb)
         return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]
 

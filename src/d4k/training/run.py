@@ -26,6 +26,7 @@ from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
 from d4k.training.loop import Loop
 from d4k.training.processes import Processes
+from d4k.training.refusals import refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import load_state
@@ -97,11 +98,15 @@ def train(
     check_launch(config)
     place = device or next(backbone.trainable.parameters()).device
     stop = Stop()
-    with stop.listening(), joined(config, place), owned(RunFolder(Path(config.output_dir)), Processes()):
-        engine = make_engine(config, place)
-        loop = _open(engine, backbone, dataset, loss, config, resume)
-        loop.run_steps(stop, on_step)
-        return _close(engine, backbone, config, card)
+    with stop.listening(), joined(config, place):
+        processes = Processes()
+        with processes.together():
+            refuse_hopeless(backbone, config, dataset, place, processes.count)
+        with owned(RunFolder(Path(config.output_dir)), processes):
+            engine = make_engine(config, place)
+            loop = _open(engine, backbone, dataset, loss, config, resume)
+            loop.run_steps(stop, on_step)
+            return _close(engine, backbone, config, card)
 
 
 def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, config: RunConfig, resume: bool) -> Loop:
