@@ -22,7 +22,7 @@ NEEDS_FULL = pytest.mark.skipif(not FULL.exists(), reason="this system has no /d
 
 
 def write(run: RunFolder, first: int, last: int, loss: float) -> None:
-    with Journal(run, last, first) as journal:
+    with Journal(run, last, first, read_losses(run.path)[:first]) as journal:
         for step in range(first + 1, last + 1):
             journal.add(step, StepResult(loss, 2.0), 0.5)
 
@@ -57,7 +57,7 @@ def test_steps_that_are_done_again_replace_the_former_ones(tmp_path: Path, first
 def test_a_full_disk_is_an_output_error_at_that_step(tmp_path: Path) -> None:
     """With the way to go on; no other thread has a traceback of its own."""
     threads = threading.active_count()
-    with Journal(RunFolder(tmp_path), 5, 0) as journal:
+    with Journal(RunFolder(tmp_path), 5, 0, []) as journal:
         assert threading.active_count() == threads
         journal.path.unlink()
         journal.path.symlink_to(FULL)
@@ -68,7 +68,7 @@ def test_a_full_disk_is_an_output_error_at_that_step(tmp_path: Path) -> None:
 @NEEDS_FULL
 def test_a_full_disk_ends_tensorboard_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said once; `losses.jsonl` goes on."""
-    with FULL.open("wb", buffering=0) as full, Journal(RunFolder(tmp_path), 3, 0) as journal:
+    with FULL.open("wb", buffering=0) as full, Journal(RunFolder(tmp_path), 3, 0, []) as journal:
         journal.add(1, StepResult(0.5, 1.0), 1.0)
         monkeypatch.setattr(journal.events, "_records", type(journal.events._records)(full))  # type: ignore[union-attr]
         with pytest.warns(UserWarning, match="No space left on device; training goes on without TensorBoard") as said:
@@ -84,7 +84,7 @@ def test_a_folder_of_tensorboard_that_cannot_be_made_is_said(tmp_path: Path) -> 
     (tmp_path / "tensorboard").touch()
     with (
         pytest.warns(UserWarning, match=r"cannot write .*tensorboard: File exists; training goes on without"),
-        Journal(RunFolder(tmp_path), 5, 0) as journal,
+        Journal(RunFolder(tmp_path), 5, 0, []) as journal,
     ):
         journal.add(1, StepResult(0.5, 1.0), 1.0)
     assert len(read_losses(tmp_path)) == 1
@@ -107,11 +107,11 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 DAMAGED = {
     "torn": (text(1) + '{"step": 2, "lo\n' + text(3), 2, "is not readable JSON"),
     "zeroes": (text(1, 2) + "\0" * 40 + "\n", 3, "is not readable JSON"),
-    "number": (text(1) + "7\n" + text(3), 2, "holds a int, not a JSON object"),
+    "number": (text(1) + "7\n" + text(3), 2, "is no step, not of step 2"),
     "NaN": (text(1) + '{"step": 2, "loss": NaN}\n', 2, "it holds NaN"),
-    "doubled": (text(1, 2, 2, 3), 3, "is of step 2, not 3: lines are missing or doubled"),
-    "gap": (text(1, 3), 2, "is of step 3, not 2: lines are missing or doubled"),
-    "no step": (text(1) + "{}\n", 2, "is of step None, not 2"),
+    "doubled": (text(1, 2, 2, 3), 3, "is of step 2, not of step 3: lines are missing or doubled"),
+    "gap": (text(1, 3), 2, "is of step 3, not of step 2: lines are missing or doubled"),
+    "no step": (text(1) + "{}\n", 2, "is of step None, not of step 2"),
 }
 
 
@@ -150,7 +150,7 @@ def test_what_follows_the_checkpoint_may_be_torn(tmp_path: Path) -> None:
 
 def test_a_step_that_was_skipped_is_valid_json(tmp_path: Path) -> None:
     """Neither NaN nor infinity is written; the pictures are."""
-    with Journal(RunFolder(tmp_path), 3, 0) as journal:
+    with Journal(RunFolder(tmp_path), 3, 0, []) as journal:
         journal.add(1, StepResult(0.5, 1.0), 1.0)
         journal.add(2, StepResult(math.nan, math.inf, skipped=True, ids=("a", "b")), 1.0)
         assert journal.skipped_in_a_row == 1
@@ -168,6 +168,6 @@ def test_a_step_that_was_skipped_is_valid_json(tmp_path: Path) -> None:
 
 def test_only_the_first_process_opens_files(tmp_path: Path) -> None:
     """The others keep the rows alone."""
-    with Journal(RunFolder(tmp_path / "run"), 3, 0, writes=False) as journal:
+    with Journal(RunFolder(tmp_path / "run"), 3, 0, [], writes=False) as journal:
         journal.add(1, StepResult(0.5, 1.0), 1.0)
     assert (len(journal.rows), (tmp_path / "run").exists()) == (1, False)

@@ -26,7 +26,6 @@ FREE = (
     "output_dir",
     "data.cache",
     "data.workers",
-    "parallel",
     "tracking",
     "validation",
 )
@@ -35,6 +34,9 @@ FREE = (
 FIXED = {"validation.holdout": 0}
 """What may not, although its section is free, and what it is without the section: the pictures that are trained on
 follow from it."""
+
+SHARED = ("training.accumulation", "parallel.strategy", "parallel.offload")
+"""What may be another in another launch; `check_share` sees to it that the steps are of the same pictures."""
 
 
 def find_state(run: RunFolder, config: RunConfig, *, resume: bool) -> Path | None:
@@ -135,7 +137,7 @@ def _kept_config(run: RunFolder) -> RunConfig:
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for key in old.keys() | new.keys():
-        free = key in FREE or (key.partition(".")[0] in FREE and key not in FIXED)
+        free = key in (*FREE, *SHARED) or (key.partition(".")[0] in FREE and key not in FIXED)
         if key == "data.cache":  # encoded anew, a latent is not rounded to what the cache keeps
             free = (old[key] == "off") == (new[key] == "off")
         if not free and not _same(old.get(key, FIXED.get(key)), new.get(key, FIXED.get(key))):

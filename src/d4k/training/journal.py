@@ -31,7 +31,8 @@ class Journal:
         run: where the run is kept.
         steps: optimizer steps of the whole run.
         first: steps that are done already; later rows of an interrupted run are dropped.
-        rows: of those steps, as the checkpoint keeps them; None takes those of `losses.jsonl`.
+        rows: of those steps, as the checkpoint keeps them; the list grows with every step. One that lacks some, of an
+            older version of d4k, is filled from `losses.jsonl`.
         writes: whether this process is the one that opens the files and shows the bar.
 
     Attributes:
@@ -42,14 +43,14 @@ class Journal:
         DataError: `losses.jsonl` is damaged, and no checkpoint keeps its rows.
     """
 
-    def __init__(
-        self, run: RunFolder, steps: int, first: int, rows: Sequence[dict[str, Any]] | None = None, writes: bool = True
-    ) -> None:
-        self.path, self.events = run.losses, None
-        self.rows = list(_kept(run, first) if rows is None else rows)[:first]
+    def __init__(self, run: RunFolder, steps: int, first: int, rows: list[dict[str, Any]], writes: bool = True) -> None:
+        self.path, self.rows = run.losses, rows
+        self.events: EventFile | None = None
         if writes:
-            if rows is not None:
-                _say_what_is_mended(run, self.rows)
+            if len(rows) < first:
+                rows[:] = _kept(run, first)
+            elif first:
+                _say_what_is_mended(run, rows)
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             with self._tensorboard(run.tensorboard):
                 self.events = EventFile(run.tensorboard, first + 1)
@@ -152,15 +153,16 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             row = read_json_line(line, path, number)
         except DataError as error:
             raise DataError(f"{error}{MENDED}", path, number) from error
-        if row.get("step") != number:
-            what = f"{path}, line {number} is of step {row.get('step')}, not {number}"
+        if not isinstance(row, dict) or row.get("step") != number:
+            found = f"of step {row.get('step')}" if isinstance(row, dict) else "no step"
+            what = f"{path}, line {number} is {found}, not of step {number}"
             raise DataError(f"{what}: lines are missing or doubled{MENDED}", path, number)
         yield row
 
 
 def _kept(run: RunFolder, first: int) -> list[dict[str, Any]]:
     """The rows of the steps that are done, where no checkpoint keeps them."""
-    rows = read_losses(run.path) if first else []
+    rows = read_losses(run.path)[:first]
     if len(rows) < first:
         raise DataError(f"{run.losses} ends at step {len(rows)}, and {first} were done: its lines are lost", run.losses)
     return rows

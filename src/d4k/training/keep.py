@@ -13,7 +13,7 @@ from d4k.config import TrainingSettings
 from d4k.errors import OutputError
 from d4k.files import remove_folder
 from d4k.models import RunFolder
-from d4k.training.state import trained_tensors
+from d4k.training.shards import trained_tensors
 
 __all__ = ["checkpoint_bytes", "is_due", "remove_old", "room_wanted"]
 

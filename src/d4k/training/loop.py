@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -22,8 +20,8 @@ from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
 from d4k.training.optimizers import make_optimizer
 from d4k.training.signals import Stop, leave
-from d4k.training.skipped import report_skipped
-from d4k.training.state import save_state
+from d4k.training.skipped import advance, report_skipped
+from d4k.training.state import Share, State, save_state
 from d4k.training.step import StepResult, training_step
 
 __all__ = ["Loop"]
@@ -41,10 +39,7 @@ class Loop:
         run: where the run is kept.
 
     Attributes:
-        optimizer: of the weights that are trained.
-        schedule: of its learning rate.
-        done: optimizer steps done; set it, with the two above, to resume.
-        rows: of the journal, as the checkpoint keeps them.
+        state: what changes from step to step; load it to resume.
     """
 
     def __init__(
@@ -57,8 +52,7 @@ class Loop:
         run: RunFolder,
     ) -> None:
         self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
-        self.config, self.run, self.done = config, run, 0
-        self.rows: list[dict[str, Any]] | None = None
+        self.config, self.run = config, run
         self.module = backbone.trainable
         _free(self.module, config)
         if config.training.gradient_checkpointing:
@@ -71,6 +65,7 @@ class Loop:
             num_warmup_steps=config.schedule.warmup_steps,
             num_training_steps=config.training.steps,
         )
+        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler)
 
     def run_steps(self, stop: Stop, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
@@ -87,7 +82,7 @@ class Loop:
         """
         processes, last = self.engine.processes, self.config.training.steps
         with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal:
-            for step in range(self.done + 1, last + 1):
+            for step in range(self.state.step + 1, last + 1):
                 result = self._step(step, optimizer, journal)
                 asked = stop.agreed(processes, self.engine.device)
                 if asked or is_due(step, self.config.training):
@@ -107,25 +102,25 @@ class Loop:
         with self.engine.processes.together():
             journal.add(step, result, self.schedule.get_last_lr()[0])
         if result.skipped:
-            report_skipped(step, result, journal.skipped_in_a_row, config.training.max_skipped)
-        with warnings.catch_warnings():  # torch misses the optimizer's step where the first one was skipped
-            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning)
-            self.schedule.step()
-        self.done = step
+            report_skipped(step, result, journal, config.training.max_skipped)
+        advance(self.schedule, skipped=result.skipped)
+        self.state.step = step
         return result
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that it makes superfluous."""
+        processes = self.engine.processes
+        share = Share.of(self.config, processes, self.engine.strategy)
         with room_wanted(self.run, self.module, self.optimizer):
-            save_state(self.run, self.done, self.module, self.optimizer, self.schedule)
-        with self.engine.processes.together():
-            if self.engine.processes.first:
+            save_state(self.run, self.state, share, processes)
+        with processes.together():
+            if processes.first:
                 remove_old(self.run, self.config.training)
 
     def _journal(self) -> Journal:
-        processes = self.engine.processes
+        processes, last = self.engine.processes, self.config.training.steps
         with processes.together():
-            return Journal(self.run, self.config.training.steps, self.done, self.rows, writes=processes.first)
+            return Journal(self.run, last, self.state.step, self.state.rows, writes=processes.first)
 
     @contextmanager
     def _wrapped(self) -> Iterator[torch.optim.Optimizer]:

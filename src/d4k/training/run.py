@@ -7,6 +7,7 @@ interrupted and resumed sees the same pictures, crops, noise and noise levels as
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from d4k.training.processes import Processes
 from d4k.training.refusals import refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
-from d4k.training.state import load_state
+from d4k.training.state import Share, check_share, load_state
 
 __all__ = ["Run", "train"]
 
@@ -117,6 +118,9 @@ def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, conf
         check_adapters(module, config, resume)
         check_precision(module, config)
         state = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        if inexact is not None:
+            warnings.warn(inexact, stacklevel=2)
     state = processes.tell(state)
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
@@ -125,7 +129,7 @@ def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, conf
             open_folder(run, config)
     loop = Loop(engine, backbone, loss, feed, config, run)
     if state is not None:
-        loop.done = load_state(state, module, loop.optimizer, loop.schedule)
+        load_state(state, loop.state, processes)
     return loop
 
 
