@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d4k import Placement
+from d4k import Placement, Sample
 from d4k.adapters import add_adapter
 from d4k.config import RunConfig, TrainingSettings
 from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
 from d4k.models import RunFolder
 from d4k.training import train, train_from_config
+from d4k.training.data.measured import Measured
 from d4k.training.disk import disk_of, free_disk, kept_at_once
 from d4k.training.losses import MSELoss
 from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless, refuse_precision
@@ -93,6 +95,30 @@ def test_disk_without_room_for_the_checkpoints_that_stay(
     full_disk(monkeypatch, needed)
     with pytest.raises(AssertionError, match="the weights were read"):
         train_from_config(config)
+
+
+@pytest.mark.usefixtures("unread")
+def test_nothing_is_left_after_filtering(folder: dict[str, Any], run_config: Config, tmp_path: Path) -> None:
+    """Which the headers of the pictures say."""
+    with pytest.raises(DataError, match=r"nothing is left to train on: 5 of 5 pictures .* smaller than 32x32"):
+        train_from_config(run_config(dataset=folder, data={"width": 32, "height": 32}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_header_is_read_once(photos: Path) -> None:
+    """And a picture that cannot be read has no size, rather than an error before anybody asks for it."""
+    opened: list[str] = []
+    (photos / "1.png").write_bytes(b"no picture")
+
+    class Counted(FolderDataset):
+        def __getitem__(self, index: int, /) -> Sample:
+            sample = super().__getitem__(index)
+            return evolve(sample, source=lambda: opened.append(sample.id) or Path(sample.source).open("rb"))
+
+    measured = Measured(Counted(photos))
+    for _ in range(2):
+        assert [measured[index].size for index in range(len(measured))] == [(24, 20), None, *[(24, 20)] * 3]
+    assert opened == ["0.png", "1.png", "2.png", "3.png", "4.png"]
 
 
 @pytest.mark.usefixtures("unread")
