@@ -46,9 +46,9 @@ def train(
             raise
         raise ConfigError(f"{recipe}{' and --set' if settings else ''}: {error}") from error
     from d4k.models import RunFolder
-    from d4k.training import refuse_several_processes, train_from_config
+    from d4k.training import check_launch, train_from_config
 
-    refuse_several_processes()
+    check_launch(config)
     run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
     last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
     click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")

@@ -1,10 +1,10 @@
 """From photographs to a fine-tuned model."""
 
-from d4k.training.checks import refuse_several_processes
 from d4k.training.data.samples import Batch, Feed
 from d4k.training.data.source import CACHED_CAPTIONS, CACHED_LATENTS
 from d4k.training.fine_tune import as_component, fine_tune, origin, train_from_config
 from d4k.training.journal import read_losses
+from d4k.training.launch import check_launch
 from d4k.training.losses import MSELoss
 from d4k.training.result import trained_with
 from d4k.training.run import Run, train
@@ -18,11 +18,11 @@ __all__ = [
     "MSELoss",
     "Run",
     "as_component",
+    "check_launch",
     "fine_tune",
     "load_state",
     "origin",
     "read_losses",
-    "refuse_several_processes",
     "save_state",
     "train",
     "train_from_config",

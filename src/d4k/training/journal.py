@@ -15,8 +15,9 @@ from d4k.errors import OutputError
 from d4k.files import write_text
 from d4k.models import RunFolder
 from d4k.training.events import EventFile
+from d4k.training.processes import Processes
 
-__all__ = ["read_losses"]
+__all__ = ["Silence", "open_journal", "read_losses"]
 
 
 class Journal:
@@ -60,6 +61,25 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
         self.events.close()
+
+
+class Silence:
+    """The journal of every process but the first."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def add(self, *figures: float) -> None:
+        """Record nothing."""
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def open_journal(processes: Processes, run: RunFolder, steps: int, first: int) -> Journal | Silence:
+    """The journal of a run, in the first of its processes; see `Journal`."""
+    with processes.together():
+        return Journal(run, steps, first) if processes.first else Silence()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from d4k.seeds import numbered_seed
 from d4k.training.checks import changed
 from d4k.training.data.samples import Feed
 from d4k.training.engine import Engine
-from d4k.training.journal import Journal
+from d4k.training.journal import Journal, Silence, open_journal
 from d4k.training.optimizers import make_optimizer
 from d4k.training.state import save_state
 from d4k.training.step import training_step
@@ -57,6 +57,7 @@ class Loop:
         self.module.train()
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
+        engine.share(self.module)
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.schedule = get_scheduler(
             config.schedule.name,
@@ -80,7 +81,7 @@ class Loop:
         self.backbone.trainable = wrapped = self.engine.wrap(self.module)
         optimizer = self.engine.wrap_optimizer(self.optimizer)
         try:
-            with Journal(self.run, self.config.training.steps, self.done) as journal:
+            with open_journal(self.engine.processes, self.run, self.config.training.steps, self.done) as journal:
                 for step in range(self.done + 1, self.config.training.steps + 1):
                     value = self._step(step, optimizer, journal)
                     if on_step is not None:
@@ -90,7 +91,7 @@ class Loop:
             self.module.eval()
         changed.discard(self.module)
 
-    def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal) -> float:
+    def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal | Silence) -> float:
         """Do one step, record it, write a checkpoint where one is due, and return the loss."""
         config = self.config
         result = training_step(self.engine, self.backbone, self.loss, self.feed, config, optimizer, step)

@@ -55,16 +55,19 @@ def training_step(
         optimizer: as the engine wrapped it.
         step: counted from 1.
     """
-    accumulation = config.training.accumulation
+    accumulation, processes = config.training.accumulation, engine.processes
+    passes = range((step - 1) * accumulation, step * accumulation)
+    numbers = [number * processes.count + processes.rank for number in passes]
+    with processes.together():  # a picture that cannot be used in one process ends all of them
+        batches = [feed.batch(number) for number in numbers]
     values = []
-    for part in range(accumulation):
-        number = (step - 1) * accumulation + part
+    for number, batch in zip(numbers, batches, strict=True):
         with engine.forward_pass(backbone.trainable):
-            value = _batch_loss(engine, backbone, loss, feed.batch(number), config, number)
+            value = _batch_loss(engine, backbone, loss, batch, config, number)
             engine.backward(value)
         values.append(value.detach())
     norm = engine.clip(backbone.trainable, config.training.clip)
-    mean = engine.processes.sums(torch.stack(values).sum()[None]).item() / (accumulation * engine.processes.count)
+    mean = processes.sums(torch.stack(values).sum()[None]).item() / (accumulation * processes.count)
     result = StepResult(mean, float(norm), not (math.isfinite(mean) and math.isfinite(norm)))
     if not result.skipped:
         optimizer.step()
