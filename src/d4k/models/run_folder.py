@@ -51,7 +51,7 @@ class RunFolder:
 
     @property
     def validation(self) -> Path:
-        """The folder of what was looked at while the model trained: pictures, losses on what is held out, and sheets."""
+        """The folder of what was looked at while the model trained: pictures, and losses on what is held out."""
         return self.path / "validation"
 
     @property

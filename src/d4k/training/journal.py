@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from d4k.errors import OutputError
@@ -58,6 +59,15 @@ class Journal:
         self.bar.set_postfix(loss=f"{loss:.4f}")
         self.bar.update()
 
+    def show(self, step: int, figures: Mapping[str, float], pictures: Mapping[str, Image]) -> None:
+        """Report what was seen of the model at a step.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with _room_wanted(self.events.path):
+            self.events.add(step, figures, pictures)
+
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
         self.events.close()
@@ -71,6 +81,9 @@ class Silence:
 
     def add(self, *figures: float) -> None:
         """Record nothing."""
+
+    def show(self, step: int, figures: Mapping[str, float], pictures: Mapping[str, Image]) -> None:
+        """Report nothing."""
 
     def __exit__(self, *exception: object) -> None:
         pass

@@ -15,11 +15,13 @@ from d4k.protocols import Backbone, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.checks import changed
 from d4k.training.data.samples import Feed
+from d4k.training.ema import EMA
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal, Silence, open_journal
 from d4k.training.optimizers import make_optimizer
 from d4k.training.state import save_state
 from d4k.training.step import training_step
+from d4k.training.validation import Validation
 
 __all__ = ["Loop"]
 
@@ -34,6 +36,7 @@ class Loop:
         feed: where the batches come from.
         config: of the run.
         run: where the run is kept.
+        validation: what is looked at between the steps, made before text encoders are released.
 
     Attributes:
         optimizer: of the weights that are trained.
@@ -49,6 +52,7 @@ class Loop:
         feed: Feed,
         config: RunConfig,
         run: RunFolder,
+        validation: Validation | None = None,
     ) -> None:
         self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
         self.config, self.run, self.done = config, run, 0
@@ -58,6 +62,7 @@ class Loop:
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
         engine.share(self.module)
+        self.validation, self.ema = validation, None if config.ema is None else EMA(self.module, config.ema)
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.schedule = get_scheduler(
             config.schedule.name,
@@ -82,10 +87,16 @@ class Loop:
         optimizer = self.engine.wrap_optimizer(self.optimizer)
         try:
             with open_journal(self.engine.processes, self.run, self.config.training.steps, self.done) as journal:
+                if self.validation is not None:
+                    self.validation.begin(self.done)
+                self._look(self.done, journal)
                 for step in range(self.done + 1, self.config.training.steps + 1):
                     value = self._step(step, optimizer, journal)
+                    self._look(step, journal)
                     if on_step is not None:
                         on_step(step, value)
+            if self.ema is not None and self.config.ema is not None and self.config.ema.save:
+                self.ema.put_into(self.module)
         finally:
             self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()
@@ -102,12 +113,18 @@ class Loop:
             )
         if config.adapter is None:
             changed.add(self.module)
+        if self.ema is not None:
+            self.ema.update(self.module, step)
         journal.add(step, result.loss, result.norm, self.schedule.get_last_lr()[0])
         self.schedule.step()
         every, last = config.training.save_every, config.training.steps
         if step == last or (every and step % every == 0):
             save_state(self.run, step, self.module, self.optimizer, self.schedule)
         return result.loss
+
+    def _look(self, step: int, journal: Journal | Silence) -> None:
+        if self.validation is not None:
+            self.validation.look(step, journal.show, self.ema)
 
 
 def _free(module: torch.nn.Module, config: RunConfig) -> None:

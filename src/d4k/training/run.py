@@ -25,6 +25,7 @@ from d4k.training.launch import check_launch, joined
 from d4k.training.loop import Loop
 from d4k.training.result import save_result
 from d4k.training.state import load_state
+from d4k.training.validation import Validation
 
 __all__ = ["Run", "train"]
 
@@ -91,12 +92,20 @@ def train(
     place = device or next(backbone.trainable.parameters()).device
     with joined(config, place):
         engine = make_engine(config, place)
-        loop = _open(engine, backbone, dataset, loss, config, resume)
+        loop = _open(engine, backbone, dataset, loss, config, resume, card)
         loop.run_steps(on_step)
         return _close(engine, backbone, config, card)
 
 
-def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, config: RunConfig, resume: bool) -> Loop:
+def _open(
+    engine: Engine,
+    backbone: Backbone,
+    dataset: Dataset,
+    loss: Loss,
+    config: RunConfig,
+    resume: bool,
+    card: tuple[str, Mapping[str, Any]] | None,
+) -> Loop:
     """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
@@ -110,7 +119,10 @@ def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, conf
         check_memory(backbone, feed.crop, config)
         if processes.first:
             open_folder(run, config, resume)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+    validation = None
+    if config.validation is not None:
+        validation = Validation(engine, backbone, loss, config, run, card=card)
+    loop = Loop(engine, backbone, loss, feed, config, run, validation)
     if state is not None:
         loop.done = load_state(state, module, loop.optimizer, loop.schedule)
     return loop

@@ -166,7 +166,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def plot_losses(path: Path, steps: Sequence[int], losses: Sequence[float], by_sigma: Mapping[str, Sequence[float]]) -> None:
+def plot_losses(
+    path: Path, steps: Sequence[int], losses: Sequence[float], by_sigma: Mapping[str, Sequence[float]]
+) -> None:
     """A curve for each noise level, and their mean.
 
     Args:
