@@ -17,7 +17,6 @@ from torch.distributed.tensor import DTensor
 from d4k import Placement
 from d4k.adapters import add_adapter
 from d4k.config import AdapterSettings, EMASettings
-from d4k.errors import CheckpointError
 from d4k.training.ema import EMA, kept, kept_share
 
 
@@ -104,7 +103,8 @@ def test_average_goes_on_from_a_checkpoint_bit_by_bit(backbone: Any) -> None:
     left = {name: tensor.clone() for name, tensor in ema.tensors.items()}
     again = EMA(module, EMASettings(device="cpu"))
     assert not same(again.tensors, left)
-    again.load(left)
+    for name, tensor in again.tensors.items():
+        tensor.copy_(left[name])
 
     def on_step(step: int) -> None:
         ema.update(module, step)
@@ -113,16 +113,6 @@ def test_average_goes_on_from_a_checkpoint_bit_by_bit(backbone: Any) -> None:
     walk(module, 4, on_step, first=5)
     assert same(again.tensors, ema.tensors)
     assert not same(again.tensors, left)
-
-
-def test_average_of_other_weights_is_refused(backbone: Any) -> None:
-    """A name too few, or another shape."""
-    ema = EMA(backbone.trainable, EMASettings())
-    first, *rest = ema.tensors
-    with pytest.raises(CheckpointError, match=first):
-        ema.load({name: ema.tensors[name] for name in rest})
-    with pytest.raises(CheckpointError, match=r"has shape \(3,\)"):
-        ema.load({**ema.tensors, first: torch.zeros(3)})
 
 
 def test_only_what_is_trained_is_averaged(backbone: Any) -> None:
@@ -165,8 +155,3 @@ def test_shares_of_weights_are_averaged_as_whole_weights_are(backbone: Any) -> N
         assert torch.equal(whole.trainable(*x), shared.trainable(*x))
     with torch.no_grad():
         assert torch.equal(whole.trainable(*x), shared.trainable(*x))
-    fresh = EMA(shared.trainable, EMASettings())
-    fresh.load(one.tensors)
-    assert same({name: tensor.full_tensor() for name, tensor in fresh.tensors.items()}, one.tensors)
-    fresh.load(other.tensors)
-    assert same({name: tensor.full_tensor() for name, tensor in fresh.tensors.items()}, one.tensors)

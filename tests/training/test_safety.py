@@ -14,10 +14,8 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from d4k import Placement
 from d4k.cli import main
 from d4k.config import write_toml
-from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, OutputError
 from d4k.images import open_picture
 from d4k.models import RunFolder
@@ -25,24 +23,6 @@ from d4k.training import Feed, MSELoss, read_losses, train
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def dataset(photos: Path) -> FolderDataset:
-    """Five captioned pictures."""
-    return FolderDataset(photos)
-
-
-@pytest.fixture
-def fresh(backbone: Any) -> Callable[..., Any]:
-    """`fresh()`: another backbone with the same weights as at the start."""
-
-    def make(dtype: torch.dtype = torch.float32) -> Any:
-        result = type(backbone)()
-        result.load(Placement(CPU, dtype))
-        return result
-
-    return make
 
 
 def weights(backbone: Any) -> dict[str, Tensor]:

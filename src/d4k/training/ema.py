@@ -12,10 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from d4k.config import EMASettings
-from d4k.errors import CheckpointError
 
 __all__ = ["EMA", "kept", "kept_share", "share_again"]
 
@@ -46,7 +45,7 @@ class EMA:
 
     Attributes:
         tensors: name of a parameter in the module -> its average, float32; a share of it (DTensor) where the module
-            holds a share. All that a checkpoint needs.
+            holds a share. It is all that a checkpoint needs, and is filled in place to go on from one.
 
     Source: Polyak and Juditsky, SIAM J. Control Optim. 30(4), 1992.
     """
@@ -86,29 +85,6 @@ class EMA:
         with kept(module, where={name: average.device for name, average in self.tensors.items()}):
             self.put_into(module)
             yield
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put the average back to what a checkpoint says.
-
-        Args:
-            tensors: as `tensors` was; whole tensors do where a share of each is held.
-
-        Raises:
-            CheckpointError: names or shapes are others.
-        """
-        if odd := sorted(tensors.keys() ^ self.tensors.keys()):
-            raise CheckpointError(f"the average in the checkpoint is of other weights: {', '.join(odd[:3])}")
-        for name, average in self.tensors.items():
-            given = tensors[name]
-            if given.shape != average.shape:
-                raise CheckpointError(
-                    f"the average of '{name}' in the checkpoint has shape {tuple(given.shape)}, not "
-                    f"{tuple(average.shape)}"
-                )
-            if isinstance(average, DTensor) and not isinstance(given, DTensor):
-                given = distribute_tensor(given, average.device_mesh, average.placements, src_data_rank=None)
-            _local(average).copy_(_local(given))
 
     def _pairs(self, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """Each average with its parameter: what this process holds of them."""

@@ -12,11 +12,11 @@ from attrs import evolve
 from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
 from d4k.errors import ConfigError
-from d4k.files import refuse_used
 from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
 from d4k.training.result import trained_with
@@ -107,8 +107,8 @@ def train_from_config(
     with joined(config, place):
         processes = Processes()
         with processes.together():
-            if not resume and processes.first:
-                refuse_used(Path(config.output_dir))
+            if processes.first:
+                check_folder(config, resume=resume)
             dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
             backbone, loaded = _load(config, place, memory_gb)
         return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]

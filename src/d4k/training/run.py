@@ -6,6 +6,8 @@ interrupted and resumed sees the same pictures, crops, noise and noise levels as
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,13 @@ from d4k.training.engine import Engine, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
+from d4k.training.lock import owned
 from d4k.training.loop import Loop
+from d4k.training.processes import Processes
 from d4k.training.result import save_result
-from d4k.training.state import load_state
-from d4k.training.validation import Validation
+from d4k.training.signals import Stop
+from d4k.training.state import Share, check_share, load_state
+from d4k.training.validation import Validation, check_validation
 
 __all__ = ["Run", "train"]
 
@@ -37,7 +42,7 @@ class Run:
     Args:
         output_dir: holds `config.toml`, `losses.jsonl`, `checkpoints/`, `tensorboard/`, and `model/` or `adapter/`.
         steps: optimizer steps done.
-        losses: loss of each step.
+        losses: loss of each step; NaN where it was not finite, and the step was skipped.
     """
 
     output_dir: Path
@@ -86,14 +91,19 @@ def train(
         ConfigError: a setting does not suit the backbone or the launch, or differs from that of the run to resume.
         DataError: a picture cannot be used.
         CheckpointError: the checkpoint to resume from is damaged.
-        D4KError: the loss is not finite, or there is not enough memory to resume.
+        D4KError: the loss was not finite in too many steps, or there is not enough memory to resume.
+        InterruptedRun: SIGINT arrived; it is a KeyboardInterrupt, raised once the step is done and a checkpoint is
+            kept. A second SIGINT does not wait.
+        TerminatedRun: SIGTERM arrived, likewise; it is a SystemExit with the code 143.
     """
     check_launch(config)
+    check_validation(config)
     place = device or next(backbone.trainable.parameters()).device
-    with joined(config, place):
+    stop = Stop()
+    with stop.listening(), joined(config, place), owned(RunFolder(Path(config.output_dir)), Processes()):
         engine = make_engine(config, place)
         loop = _open(engine, backbone, dataset, loss, config, resume, card)
-        loop.run_steps(on_step)
+        loop.run_steps(stop, on_step)
         return _close(engine, backbone, config, card)
 
 
@@ -112,19 +122,24 @@ def _open(
         feed = Feed(backbone, dataset, config, engine.device)
         check_adapters(module, config, resume)
         check_precision(module, config)
-        state = find_state(run, config) if resume and processes.first else None
+        state = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        if inexact is not None:
+            warnings.warn(inexact, stacklevel=2)
     state = processes.tell(state)
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
         if processes.first:
-            open_folder(run, config, resume)
+            open_folder(run, config)
     validation = None
     if config.validation is not None:
         validation = Validation(engine, backbone, loss, config, run, card=card)
     loop = Loop(engine, backbone, loss, feed, config, run, validation)
     if state is not None:
-        loop.done = load_state(state, module, loop.optimizer, loop.schedule)
+        load_state(state, loop.state, processes)
+    if validation is not None:
+        validation.begin(loop.state.step)
     return loop
 
 
@@ -136,5 +151,5 @@ def _close(engine: Engine, backbone: Backbone, config: RunConfig, card: tuple[st
     with processes.together():
         if processes.first:
             save_result(backbone, run, config, card)
-            losses = tuple(row["loss"] for row in read_losses(run.path))
+            losses = tuple(math.nan if row["loss"] is None else row["loss"] for row in read_losses(run.path))
     return Run(run.path, config.training.steps, processes.tell(losses))

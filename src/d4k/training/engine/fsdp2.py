@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from typing import Any
 
 import torch
@@ -77,16 +81,19 @@ class FSDP2Engine(Engine):
 
     def gather(self, module: torch.nn.Module) -> None:
         """Undo `share`: the first process has the whole module again, where its weights were; the others have none."""
-        whole = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        whole: Any = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         self.plain.restore(module, whole)
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer itself."""
         return optimizer
 
-    def forward_pass(self, wrapped: torch.nn.Module) -> Any:  # noqa: ARG002
+    @contextmanager
+    def forward_pass(self, wrapped: torch.nn.Module) -> Iterator[None]:  # noqa: ARG002
         """A context for one of the forward and backward passes of a step."""
-        return nullcontext()
+        with warnings.catch_warnings():  # of changes in place to what a block returns, which no denoiser here makes
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+            yield
 
     def autocast(self) -> Any:
         """A context that computes in the precision of the run."""
@@ -133,5 +140,6 @@ class _Plain:
 
 def _state(part: torch.nn.Module) -> dict[str, Any]:
     """A module's attributes, its parameters by name alone: the values belong to the processes that share them."""
-    kept = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(part).items()}
+    plain = (dict, OrderedDict)  # of submodules, buffers and hooks; a model's configuration is a kind of its own
+    kept = {name: copy(value) if type(value) in plain else value for name, value in vars(part).items()}
     return {**kept, "_parameters": dict.fromkeys(part._parameters)}
