@@ -142,7 +142,7 @@ FUNCTIONS = {
     "images.open_picture": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
     "label: str = ) -> Image.Image",
     "images.picture_size": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
-    "label: str = ) -> tuple[int, int]",
+    "label: str = , upright: bool = False) -> tuple[int, int]",
     "images.read_recipe": "(path: Path) -> dict[str, Any]",
     "images.save_picture": "(image: Image.Image, path: Path, *, recipe: Mapping[str, Any] | None = "
     "None, quality: int = 95) -> None",

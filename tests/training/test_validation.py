@@ -21,7 +21,7 @@ from d4k import FlowStep, Pipeline, Placement
 from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError
 from d4k.images import open_picture, read_recipe, to_tensor
-from d4k.models import RunFolder
+from d4k.models import Model, ModelRef, RunFolder
 from d4k.seeds import numbered_seed
 from d4k.training import MSELoss, train
 from d4k.training.engine import make_engine
@@ -32,7 +32,7 @@ from d4k.training.validation import Validation
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
-CARD = ("fake", {})
+KNOWN = Model(ModelRef("fake-model"), "fake", "fake-model")
 LOOKS = {"every": 2, "prompts": ["a red square", "a blue circle"], "seeds": 2, "steps": 2}
 
 pytestmark = pytest.mark.usefixtures("fake_plugin")
@@ -96,7 +96,7 @@ def test_looking_changes_nothing_of_a_run(fresh: Any, dataset: Any, run_config: 
         backbone = fresh()
         given = sections if looks is None else {"validation": looks, **sections}
         config = run_config(str(name), training=training, ema={"decay": 0.5}, **given)
-        run = train(backbone, dataset, MSELoss(), config, card=CARD)
+        run = train(backbone, dataset, MSELoss(), config, model=KNOWN)
         results.append((run.losses, weights(backbone)))
     for one, other in (results[:2], results[2:]):
         assert one[0] == other[0]
@@ -112,9 +112,7 @@ def test_a_look_leaves_modes_gradients_and_random_state_alone(backbone: Any, run
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     state = torch.random.get_rng_state()
-    validation = Validation(
-        make_engine(config, CPU), backbone, MSELoss(), config, RunFolder(Path(config.output_dir)), card=CARD
-    )
+    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, model=KNOWN)
     validation.look(0, lambda *said: torch.rand(1))
     torch.random.set_rng_state(state)
     validation.look(2, lambda *said: None)
@@ -127,7 +125,7 @@ def test_a_look_leaves_modes_gradients_and_random_state_alone(backbone: Any, run
 def test_a_run_is_looked_at_before_between_and_after(backbone: Any, dataset: Any, run_config: Config) -> None:
     """Pictures with their recipes for each step, one sheet, and TensorBoard has them too."""
     config = run_config(training={"steps": 5}, validation=LOOKS)
-    run = train(backbone, dataset, MSELoss(), config, card=CARD)
+    run = train(backbone, dataset, MSELoss(), config, model=KNOWN)
     assert looked(run.output_dir) == [f"step-{step:08d}" for step in (0, 2, 4, 5)]
     pictures = sorted((run.output_dir / "validation" / "step-00000004").glob("*.png"))
     assert [path.stem for path in pictures] == [
@@ -142,7 +140,7 @@ def test_a_run_is_looked_at_before_between_and_after(backbone: Any, dataset: Any
 def test_a_validation_picture_is_what_the_model_generates(backbone: Any, dataset: Any, run_config: Config) -> None:
     """After the last step, the same prompt and seed give the same pixels through the pipeline."""
     config = run_config(validation=LOOKS | {"every": 100, "guidance": 3.0}, ema={"decay": 0.5})
-    run = train(backbone, dataset, MSELoss(), config, card=CARD)
+    run = train(backbone, dataset, MSELoss(), config, model=KNOWN)
     picture = run.output_dir / "validation" / "step-00000004" / "0001-a-red-square-seed1.png"
     (again,) = Pipeline.from_pretrained(str(run.model)).generate("a red square", seed=1, steps=2, guidance=3.0)
     assert torch.equal(to_tensor(open_picture(picture)), to_tensor(again))
@@ -155,7 +153,7 @@ def test_the_average_is_looked_at_and_saved(fresh: Any, dataset: Any, run_config
     for save in (True, False):
         config = run_config(f"save {save}", training={"steps": 5}, ema={"decay": 0.8, "save": save})
         backbone = fresh()
-        run = train(backbone, dataset, MSELoss(), config, card=CARD)
+        run = train(backbone, dataset, MSELoss(), config, model=KNOWN)
         state = RunFolder(run.output_dir).state(5)
         average, trained = load_file(state / "ema.safetensors"), load_file(state / "trainable.safetensors")
         assert not same(average, trained)
@@ -172,15 +170,15 @@ def test_resuming_neither_repeats_nor_misses_a_look(
     """Wherever it stopped, all that validation keeps ends up byte for byte as in a run that did not stop."""
     looks = LOOKS | {"holdout": 2}
     config = run_config("whole", training={"steps": 6, "save_every": 2}, validation=looks, ema={"decay": 0.5})
-    whole = train(fresh(), dataset, MSELoss(), config, card=CARD)
+    whole = train(fresh(), dataset, MSELoss(), config, model=KNOWN)
     parts = evolve(config, output_dir=str(Path(config.output_dir).parent / "parts"))
     with pytest.raises(Stop):
-        train(fresh(), dataset, MSELoss(), parts, card=CARD, on_step=stop_at(stop))
+        train(fresh(), dataset, MSELoss(), parts, model=KNOWN, on_step=stop_at(stop))
     saved, asked = stop // 2 * 2, []
     before = {name for name in looked(Path(parts.output_dir)) if int(name[5:]) <= saved}
     measure = SamplePictures.measure
     monkeypatch.setattr(SamplePictures, "measure", lambda self, *given: asked.append(1) or measure(self, *given))
-    run = train(fresh(), dataset, MSELoss(), parts, card=CARD, resume=True)
+    run = train(fresh(), dataset, MSELoss(), parts, model=KNOWN, resume=True)
     assert run.losses == whole.losses
     assert len(asked) == 4 * (4 - len(before))
     mine, others = files(run.output_dir), files(whole.output_dir)
@@ -257,7 +255,7 @@ def test_a_stop_is_heard_within_a_picture(backbone: Any, run_config: Config) -> 
     """Nothing is kept of a look that was cut short, and the next one does it again."""
     config = run_config(validation=LOOKS)
     run = RunFolder(Path(config.output_dir))
-    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, run, card=CARD)
+    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, model=KNOWN)
     asked: list[int] = []
     shown: list[int] = []
 
@@ -277,7 +275,7 @@ def test_a_picture_that_cannot_be_sampled_is_missing_and_named(backbone: Any, ru
     """Training goes on: the sheet has an empty cell."""
     config = run_config(validation={**LOOKS, "prompts": ["a red square"], "seeds": 1})
     run = RunFolder(Path(config.output_dir))
-    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, run, card=CARD)
+    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, model=KNOWN)
     with torch.no_grad():
         backbone.trainable.out.bias.fill_(math.nan)
     with pytest.warns(UserWarning, match="no picture of 'a red square'"):
@@ -290,7 +288,7 @@ def test_prompts_are_encoded_before_the_steps(backbone: Any, run_config: Config)
     """A look needs no text encoder, which may be released by then."""
     config = run_config(validation=LOOKS)
     run = RunFolder(Path(config.output_dir))
-    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, run, card=CARD)
+    validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, model=KNOWN)
     backbone.encode_text = None
     validation.look(0, lambda *said: None)
     assert looked(run.path) == ["step-00000000"]
@@ -308,7 +306,7 @@ def test_what_cannot_be_looked_at_is_refused_first(
 ) -> None:
     """Before the folder of the run holds a step."""
     with pytest.raises(ConfigError, match=said):
-        train(backbone, dataset, MSELoss(), run_config(validation=looks), card=CARD)
+        train(backbone, dataset, MSELoss(), run_config(validation=looks), model=KNOWN)
 
 
 def test_columns_of_a_sheet_are_spread_evenly() -> None:

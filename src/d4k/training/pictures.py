@@ -18,11 +18,11 @@ from d4k.config import RunConfig
 from d4k.errors import ConfigError, D4KError
 from d4k.files import atomic_folder, write_json
 from d4k.images import save_picture, to_picture
-from d4k.models import Model, ModelRef, RunFolder, registered_checkpoint
+from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone
 from d4k.sampling import Job, choose_settings, decoded, name_files, sample_latents, starting_noise
 from d4k.training.engine import Engine
-from d4k.training.result import trained_with
+from d4k.training.result import trained_model
 from d4k.training.sheets import Column, Row, contact_sheet, thumbnail
 
 __all__ = ["SamplePictures"]
@@ -42,10 +42,10 @@ class SamplePictures:
         backbone: loaded.
         config: of the run, with `validation`.
         run: where the run is kept.
-        card: backbone name and options, as of `d4k.training.train`; None takes them from the registered checkpoint.
+        model: what is known of the model.
 
     Raises:
-        ConfigError: a setting does not suit the backbone.
+        ConfigError: a setting does not suit the backbone, or nothing is known of the model.
     """
 
     def __init__(
@@ -54,9 +54,11 @@ class SamplePictures:
         backbone: Backbone,
         config: RunConfig,
         run: RunFolder,
-        card: tuple[str, Mapping[str, Any]] | None,
+        model: Model | None,
     ) -> None:
         assert config.validation is not None
+        if model is None:
+            raise ConfigError("validation.prompts needs to know which model is trained: give train(..., model=...)")
         settings = config.validation
         self.engine, self.backbone, self.folder = engine, backbone, run.validation
         self.averaged = config.ema is not None
@@ -65,7 +67,7 @@ class SamplePictures:
         size = backbone.defaults.size
         self.settings = choose_settings(
             backbone,
-            _as_trained(backbone, config, card),
+            trained_model(backbone, model, config),
             {
                 "width": settings.width or config.data.width or size,
                 "height": settings.height or config.data.height or size,
@@ -178,14 +180,3 @@ class SamplePictures:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _as_trained(backbone: Backbone, config: RunConfig, card: tuple[str, Mapping[str, Any]] | None) -> Model:
-    """What sampling is to know of the model that the run leaves."""
-    entry = registered_checkpoint(config.model)
-    name, options = card or ("" if entry is None else entry.backbone, dict(config.backbone))
-    if not name:
-        raise ConfigError("validation.prompts needs to know the model's backbone: give card=(name, options)")
-    registered = {} if entry is None else entry.sampling
-    trained = trained_with(backbone, config)
-    return Model(ModelRef(config.model), name, config.model, options=options, training=trained, registered=registered)

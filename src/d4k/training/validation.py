@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from d4k.config import RunConfig
 from d4k.errors import ConfigError
-from d4k.models import RunFolder
+from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Loss
 from d4k.training.ema import EMA, share_again
 from d4k.training.engine import Engine
@@ -62,9 +63,8 @@ class Validation:
         backbone: loaded.
         loss: of the run.
         config: of the run.
-        run: where the run is kept.
         held_out: pictures that are not trained on, encoded.
-        card: backbone name and options, as of `d4k.training.train`.
+        model: what is known of the model; pictures cannot be sampled without.
 
     Raises:
         ConfigError: there is nothing to look at, or a setting does not suit the backbone.
@@ -76,17 +76,17 @@ class Validation:
         backbone: Backbone,
         loss: Loss,
         config: RunConfig,
-        run: RunFolder,
         held_out: Sequence[HeldOut] = (),
-        card: tuple[str, Mapping[str, Any]] | None = None,
+        model: Model | None = None,
     ) -> None:
         check_validation(config)
+        run = RunFolder(Path(config.output_dir))
         self.engine, self.processes, self.backbone = engine, engine.processes, backbone
         self.module, self.last = backbone.trainable, config.training.steps
         self.every = self.last if config.validation is None else config.validation.every
         self.parts: list[SamplePictures | HeldOutLosses] = []
         if config.validation is not None and config.validation.prompts:
-            self.parts.append(SamplePictures(engine, backbone, config, run, card))
+            self.parts.append(SamplePictures(engine, backbone, config, run, model))
         if config.validation is not None and held_out:
             self.parts.append(HeldOutLosses(engine, backbone, loss, config, held_out, run))
 
