@@ -6,11 +6,12 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from d4k.errors import DataError, OutputError
@@ -87,6 +88,12 @@ class Journal:
             _write_all(file, (json.dumps(row) + "\n").encode())
         self.bar.set_postfix(loss=f"{result.loss:.4f}")
         self.bar.update()
+
+    def show(self, step: int, figures: Mapping[str, float], pictures: Mapping[str, Image]) -> None:
+        """Report what was seen of the model at a step; in the first process alone."""
+        if self.events is not None:
+            with self._tensorboard(self.events.path):
+                self.events.add(step, figures, pictures)
 
     def __exit__(self, *exception: object) -> None:
         self.bar.close()

@@ -22,8 +22,10 @@ from d4k.training.checks import check_adapters, check_memory, check_precision, c
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
+from d4k.training.data.views import held_out_views
 from d4k.training.engine import Engine, make_engine
 from d4k.training.folder import find_state, open_folder
+from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
@@ -34,6 +36,7 @@ from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
+from d4k.training.validation import Validation, check_validation
 
 __all__ = ["Run", "train"]
 
@@ -101,6 +104,7 @@ def train(
         TerminatedRun: SIGTERM arrived, likewise; it is a SystemExit with the code 143.
     """
     check_launch(config)
+    check_validation(config)
     place = device or next(backbone.trainable.parameters()).device
     stop = Stop()
     with stop.listening(), joined(config, place):
@@ -110,7 +114,7 @@ def train(
         with owned(RunFolder(Path(config.output_dir)), processes):
             engine = make_engine(config, place)
             feed = _feed(engine, backbone, dataset, config, model)
-            loop = _open(engine, backbone, feed, loss, config, resume)
+            loop = _open(engine, backbone, feed, loss, config, resume, model)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
@@ -128,7 +132,26 @@ def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfi
         return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
 
 
-def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
+def _validation(
+    engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, model: Model | None
+) -> Validation | None:
+    """What is looked at between the steps; what it needs of the text encoders and the autoencoder is encoded here."""
+    if config.validation is None:
+        return None
+    with engine.processes.together():
+        held_out = encode_held_out(feed.source, feed.chosen.dataset, held_out_views(feed.chosen))
+        return Validation(engine, backbone, loss, config, held_out, model)
+
+
+def _open(
+    engine: Engine,
+    backbone: Backbone,
+    feed: Feed,
+    loss: Loss,
+    config: RunConfig,
+    resume: bool,
+    model: Model | None,
+) -> Loop:
     """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
@@ -144,9 +167,12 @@ def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: Ru
         check_memory(backbone, feed.crop, config)
         if processes.first:
             open_folder(run, config)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+    validation = _validation(engine, backbone, feed, loss, config, model)
+    loop = Loop(engine, backbone, loss, feed, config, run, validation)
     if state is not None:
         load_state(state, loop.state, processes)
+    if validation is not None:
+        validation.begin(loop.state.step)
     return loop
 
 
