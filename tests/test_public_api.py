@@ -133,7 +133,7 @@ FUNCTIONS = {
     "flow.per_sample": "(sigma: Tensor) -> Tensor",
     "flow.resolution_shift": "(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float",
     "flow.sample_sigma": "(count: int, *, density: Density = logit-normal, mean: float = 0.0, "
-    "std: float = 1.0, mode_scale: float = 1.29, shift: float = 1.0, "
+    "std: float = 1.0, mode_scale: float = 1.29, alpha: float = 2.0, beta: float = 4.0, shift: float = 1.0, "
     "generator: torch.Generator | None = None) -> Tensor",
     "flow.shift_sigma": "(sigma: Tensor, shift: float) -> Tensor",
     "flow.sigma_weight": "(sigma: Tensor, weighting: Weighting) -> Tensor",
@@ -142,7 +142,7 @@ FUNCTIONS = {
     "images.open_picture": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
     "label: str = ) -> Image.Image",
     "images.picture_size": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
-    "label: str = ) -> tuple[int, int]",
+    "label: str = , upright: bool = False) -> tuple[int, int]",
     "images.read_recipe": "(path: Path) -> dict[str, Any]",
     "images.save_picture": "(image: Image.Image, path: Path, *, recipe: Mapping[str, Any] | None = "
     "None, quality: int = 95) -> None",

@@ -27,6 +27,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "parse_json",
+    "parse_json_line",
     "read_bytes",
     "read_json",
     "read_json_line",
@@ -292,7 +293,7 @@ def read_json(path: Path, error: type[D4KError], *, finite: bool = True) -> Any:
     return parse_json(read_bytes(path, error), path, error, finite=finite)
 
 
-def read_json_line(line: str | bytes, path: Path, number: int) -> Any:
+def parse_json_line(line: str | bytes, path: Path, number: int) -> Any:
     """The value in one line of a JSONL file, as `parse_json` reads it.
 
     Args:
@@ -307,6 +308,18 @@ def read_json_line(line: str | bytes, path: Path, number: int) -> Any:
         return parse_json(line, f"{path}, line {number}", DataError)
     except DataError as error:
         raise DataError(str(error), path, number) from error
+
+
+def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
+    """As `parse_json_line`, of a line that must hold an object.
+
+    Raises:
+        DataError: it holds none; `path` and `line` are set.
+    """
+    row = parse_json_line(line, path, number)
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number} holds a {type(row).__name__}, not a JSON object", path, number)
+    return row
 
 
 def _integer(digits: str) -> int:

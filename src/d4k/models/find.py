@@ -146,8 +146,7 @@ def _from_state(state: Path, depth: int, configs: bool) -> tuple[Model, Card, En
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     began = ModelRef(config.model, config.revision, config.variant, config.transformer)
     found, own, entry = _find(began, depth + 1, configs)
-    shift = config.flow.shift if isinstance(config.flow.shift, float | int) and config.flow.shift != 1 else None
-    learnt = Training(config.data.width, config.data.height, shift=shift)
+    learnt = Training(config.data.width, config.data.height, shift=config.flow.recorded_shift)
     options = first_said(config.backbone, own.options)
     return (
         evolve(found, transformer=_denoiser(state)),

@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 
 from d4k.config import RunConfig
-from d4k.errors import ConfigError
+from d4k.errors import ConfigError, first_line
+from d4k.training.processes import StoppedElsewhereError
 from d4k.upstream import get_cpu_distributed_information
 
-__all__ = ["check_launch", "chosen_strategy", "joined", "process_count"]
+__all__ = ["check_launch", "chosen_strategy", "first_process", "joined", "process_count", "speaking_once"]
 
 OFF = ("", "0", "f", "false", "n", "no", "off")
 UNSUPPORTED = {
@@ -33,6 +34,13 @@ def process_count() -> int:
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
     return int(get_cpu_distributed_information().world_size)  # of any launcher, not of CPUs only
+
+
+def first_process() -> bool:
+    """Whether this is the process of the launch that speaks."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return int(get_cpu_distributed_information().rank) == 0
 
 
 def chosen_strategy(config: RunConfig) -> str:
@@ -116,9 +124,27 @@ def joined(config: RunConfig, device: torch.device) -> Iterator[None]:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=PATIENCE)
     try:
-        yield
+        with warnings.catch_warnings():
+            if not first_process():
+                warnings.simplefilter("ignore")  # the first warns
+            yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # what a process sees of another that has ended
+            raise StoppedElsewhereError(f"another process of the launch has ended: {first_line(error)}") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def speaking_once() -> Iterator[None]:
+    """A block before the processes of a launch meet, of which only the first says what is refused: each refuses it."""
+    try:
+        yield
+    except ConfigError as error:
+        if first_process():
+            raise
+        raise StoppedElsewhereError(f"the first process says the same: {error}") from error
 
 
 def _told(name: str) -> bool:

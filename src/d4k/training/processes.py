@@ -19,6 +19,8 @@ __all__ = ["Processes", "StoppedElsewhereError", "shared_folder"]
 class StoppedElsewhereError(D4KError):
     """Another process of the launch has stopped, and says itself why."""
 
+    elsewhere = True
+
 
 class Processes:
     """The processes that share a run, as this one sees them.
