@@ -35,6 +35,9 @@ from d4k.plugins import discovery, registry
 from d4k.training import MSELoss, journal, read_losses
 
 KINDS = ("event", "line", "pass", "time")
+FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect")
+"""What Python reports of files."""
+
 MOST_KILLS = 4
 """Of one run, before it is left to end."""
 
@@ -97,16 +100,7 @@ def arm(kind: str, moment: int, folder: Path) -> None:
         place = str(folder)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            here = event in (
-                "open",
-                "os.rename",
-                "os.remove",
-                "os.mkdir",
-                "os.rmdir",
-                "shutil.rmtree",
-                "sqlite3.connect",
-            )
-            if here and place in str(arguments[0]) and os.getpid() == own and now():
+            if event in FILES and place in str(arguments[0]) and os.getpid() == own and now():
                 kill()
 
         sys.addaudithook(hook)
@@ -135,7 +129,6 @@ def start(recipe: Path, log: Path, *more: str, armed: tuple[str, int] | None = N
     """`d4k train` in a process of its own; returns its number."""
     if child := os.fork():
         return child
-    os.setpgid(0, 0)
     torch.set_num_threads(1)
     if armed is not None:
         arm(*armed, recipe.parent)
@@ -200,7 +193,7 @@ def prepared(folder: Path, photos: Path) -> Path:
 
 
 def soak(folder: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Kill runs until there were so many kills; says of each run what it went through, and whether it ended as it should."""
+    """Kill runs until there were so many kills; says what each run went through, and what is wrong with its end."""
     install_fake()
     photos, rng = make_photos(folder / "photos"), random.Random(seed)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Fifty kills: `nox -s soak`. Too long for the tests of every day, which kill six times (tests/training/test_safety.py)."""
+"""Fifty kills, for `nox -s soak`; the tests of every day kill five times (tests/training/test_safety.py)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def test_runs_that_were_killed_end_as_if_nobody_had(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout)
-    print(
-        f"\n{sum(report['kills'].values())} kills {report['kills']} of {len(report['runs'])} runs, {report['seconds']} s"
-    )
+    total = sum(report["kills"].values())
+    print(f"\n{total} kills {report['kills']} of {len(report['runs'])} runs, {report['seconds']} s")
     for number, run in enumerate(report["runs"]):
         print(f"run {number}: {', '.join(run['kills'])}: {run['wrong'] or 'equal'}")
-    assert sum(report["kills"].values()) >= KILLS
+    assert total >= KILLS
     assert [run for run in report["runs"] if run["wrong"]] == []
