@@ -114,7 +114,8 @@ class Loop:
         with self.engine.processes.together():
             journal.add(step, result, self.schedule.get_last_lr()[0])
         if result.skipped:
-            report_skipped(step, result, journal, config.training.max_skipped)
+            with self.engine.processes.together():
+                report_skipped(step, result, journal, config.training.max_skipped)
         advance(self.schedule, skipped=result.skipped)
         if self.ema is not None and not result.skipped:
             self.ema.update(self.module, step)
