@@ -35,7 +35,7 @@ from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "check_run", "make_feed", "train"]
 
 
 @frozen
@@ -109,13 +109,13 @@ def train(
             refuse_hopeless(backbone, config, dataset, place, processes.count)
         with owned(RunFolder(Path(config.output_dir)), processes):
             engine = make_engine(config, place)
-            feed = _feed(engine, backbone, dataset, config, model)
+            feed = make_feed(engine, backbone, dataset, config, model)
             loop = _open(engine, backbone, feed, loss, config, resume)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
 
-def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
+def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
     """Choose the pictures, say what is odd about them, and make ready to take them in order."""
     processes = engine.processes
     with processes.together():
@@ -128,20 +128,28 @@ def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfi
         return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
 
 
-def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
-    """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
+def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig, resume: bool) -> Path | None:
+    """Refuse what cannot work, in all processes or in none, and find the checkpoint that the run goes on from."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
         check_adapters(module, config, resume)
         check_precision(module, config)
-        state = find_state(run, config, resume=resume) if processes.first else None
-        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        found = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None if found is None else check_share(found, Share.of(config, processes, engine.strategy))
         if inexact is not None:
             warnings.warn(inexact, stacklevel=2)
-    state = processes.tell(state)
+    state: Path | None = processes.tell(found)
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
+    return state
+
+
+def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
+    """Open the folder of a run that can work, and go back to its newest checkpoint."""
+    run, processes = RunFolder(Path(config.output_dir)), engine.processes
+    state = check_run(engine, backbone, feed, config, resume)
+    with processes.together():
         if processes.first:
             open_folder(run, config)
     loop = Loop(engine, backbone, loss, feed, config, run)
