@@ -36,15 +36,27 @@ __all__ = ["train"]
     is_flag=True,
     help="Go on with the run in output_dir, from its newest checkpoint, or from its beginning where it has none.",
 )
+@click.option(
+    "--dry-run",
+    "dry",
+    is_flag=True,
+    help="Do all but train, and print the plan: pictures, steps, memory, disk and time. Only the cache is written.",
+)
 @placement_options("device", "memory_gb")
 def train(
-    recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None, memory_gb: float | None
+    recipe: Path | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    dry: bool,
+    device: str | None,
+    memory_gb: float | None,
 ) -> None:
     """Fine-tune a model as RUN.toml says.
 
     \b
     Example:
       d4k train examples/train_tiny.toml --set training.steps=20 --set output_dir=runs/first
+      d4k train examples/train_tiny.toml --dry-run
     """
     with _leaving_on_signals(Command(recipe, settings, device, memory_gb), resume) as begun:
         from d4k.models import RunFolder
@@ -53,11 +65,25 @@ def train(
         with speaking_once():
             config = _settings(recipe, settings)
             check_launch(config)
+        if dry:
+            _print_plan(config, device, memory_gb, resume)
+            return
         begun.append(RunFolder(Path(config.output_dir)))
         run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
         if first_process():
             last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
             click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
+
+
+def _print_plan(config: RunConfig, device: str | None, memory_gb: float | None, resume: bool) -> None:
+    """Go through the run dry, in every process, and say in one what came out."""
+    from d4k.cli.dry_run import lines
+    from d4k.training import dry_run_from_config, first_process
+
+    found = dry_run_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
+    if first_process():
+        for line in lines(found):
+            click.echo(line)
 
 
 def _settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
