@@ -21,6 +21,8 @@ from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import check_validation
 
 __all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
 
@@ -99,6 +101,8 @@ def train_from_config(
         resume: go on from the newest checkpoint in the output folder.
     """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = choose_device(device)
     with joined(config, place):
         processes = Processes()

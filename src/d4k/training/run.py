@@ -35,6 +35,7 @@ from d4k.training.processes import Processes
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
+from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
 __all__ = ["Run", "train"]
@@ -104,6 +105,7 @@ def train(
     """
     check_launch(config)
     check_validation(config)
+    check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
     stop = Stop()
     with stop.listening(), joined(config, place), owned(RunFolder(Path(config.output_dir)), Processes()):
