@@ -30,7 +30,7 @@ PACKAGES = {"comet_ml": "comet-ml"}
 
 MASK = "***"
 
-SECRET_NAME = re.compile(r"(?<![a-z])(token|key|apikey|password|passwd|pwd|secret|credentials?|auth)$", re.I)
+SECRET_NAME = re.compile(r"(?<![a-z])(token|(api)?keys?|passwords?|passwd|pwd|secrets?|credentials?|auth)$", re.I)
 """Ends the name of an option or a variable whose value is nobody's business; `text_tokens` is no such name."""
 
 SECRET_VALUE = re.compile(r"hf_[A-Za-z0-9]{30,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
@@ -75,11 +75,10 @@ def plain_settings(config: RunConfig) -> dict[str, Any]:
     held = _environment()
     plain: dict[str, Any] = {}
     for key, value in _flat(attrs.asdict(config)):
-        name = key.rpartition(".")[2]
         if isinstance(value, bool | int | float):
             plain[key] = value
         elif value is not None:
-            plain[key] = MASK if SECRET_NAME.search(name) else _masked(str(value), held)
+            plain[key] = MASK if any(map(SECRET_NAME.search, key.split("."))) else _masked(str(value), held)
     return plain
 
 
