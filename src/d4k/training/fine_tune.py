@@ -16,9 +16,12 @@ from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.data.measured import Measured
+from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
+from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train
 from d4k.training.tracking import check_tracking
@@ -109,7 +112,11 @@ def train_from_config(
         with processes.together():
             if processes.first:
                 check_folder(config, resume=resume)
-            dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+            dataset, loss = Measured(_given("dataset", None, config.dataset)), _given("loss", None, config.loss)
+            sketch = outline(config)
+            refuse_hopeless(sketch, config, dataset, place, processes.count)
+            if sketch is not None:
+                refuse_few_pictures(choose_pictures(dataset, sketch, config).count, processes.count)
             backbone, loaded = _load(config, place, memory_gb)
         return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]
 

@@ -32,6 +32,7 @@ from d4k.training.lock import owned
 from d4k.training.loop import Loop
 from d4k.training.noise import training_shift
 from d4k.training.processes import Processes
+from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
@@ -108,12 +109,16 @@ def train(
     check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
     stop = Stop()
-    with stop.listening(), joined(config, place), owned(RunFolder(Path(config.output_dir)), Processes()):
-        engine = make_engine(config, place)
-        feed = _feed(engine, backbone, dataset, config, model)
-        loop = _open(engine, backbone, feed, loss, config, resume, model)
-        loop.run_steps(stop, on_step)
-        return _close(engine, backbone, config, model)
+    with stop.listening(), joined(config, place):
+        processes = Processes()
+        with processes.together():
+            refuse_hopeless(backbone, config, dataset, place, processes.count)
+        with owned(RunFolder(Path(config.output_dir)), processes):
+            engine = make_engine(config, place)
+            feed = _feed(engine, backbone, dataset, config, model)
+            loop = _open(engine, backbone, feed, loss, config, resume, model)
+            loop.run_steps(stop, on_step)
+            return _close(engine, backbone, config, model)
 
 
 def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
@@ -121,6 +126,7 @@ def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfi
     processes = engine.processes
     with processes.together():
         chosen = choose_pictures(dataset, backbone, config)
+        refuse_few_pictures(chosen.count, processes.count)
         for sentence in chosen.warnings() if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
