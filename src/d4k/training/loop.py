@@ -25,6 +25,7 @@ from d4k.training.signals import Stop, leave
 from d4k.training.skipped import advance, report_skipped
 from d4k.training.state import Share, State, save_state
 from d4k.training.step import StepResult, training_step
+from d4k.training.tracking import Tracking
 from d4k.training.validation import Validation
 
 __all__ = ["Loop"]
@@ -166,7 +167,8 @@ class Loop:
     def _journal(self) -> Journal:
         processes, last = self.engine.processes, self.config.training.steps
         with processes.together():
-            return Journal(self.run, last, self.state.step, self.state.rows, writes=processes.first)
+            tracking = Tracking(self.config, self.run) if processes.first and self.config.tracking.trackers else None
+            return Journal(self.run, last, self.state.step, self.state.rows, processes.first, tracking)
 
     @contextmanager
     def _wrapped(self) -> Iterator[torch.optim.Optimizer]:

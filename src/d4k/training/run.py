@@ -36,6 +36,7 @@ from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
+from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
 __all__ = ["Run", "check_run", "make_feed", "train"]
@@ -105,6 +106,7 @@ def train(
     """
     check_launch(config)
     check_validation(config)
+    check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
     stop, run = Stop(), RunFolder(Path(config.output_dir))
     with stop.listening(), joined(config, place):
