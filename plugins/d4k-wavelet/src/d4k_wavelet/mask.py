@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from attrs import Attribute, field, frozen
 from torch import Tensor
@@ -30,13 +31,12 @@ def energy_map(latent: Tensor, wavelet: str = "haar") -> Tensor:
     Returns:
         (B, 1, h, w) float32, normalised sample by sample.
 
-    >>> import torch
     >>> energy_map(torch.tensor([[[[1.0, -1.0, 2.0, 2.0], [1.0, -1.0, 2.0, 2.0]]]]))[0, 0]
     tensor([[1., 1., 0., 0.],
             [1., 1., 0., 0.]])
     """
     bands = dwt2(latent.float(), wavelet, "periodization")
-    energy = sum(band.square() for band in (bands.LH, bands.HL, bands.HH)).sum(1, keepdim=True)
+    energy = torch.cat([bands.LH, bands.HL, bands.HH], 1).square().sum(1, keepdim=True)
     rows, columns = latent.shape[-2:]
     energy = F.interpolate(energy, scale_factor=2, mode="nearest")[..., :rows, :columns]
     low, high = energy.amin((1, 2, 3), keepdim=True), energy.amax((1, 2, 3), keepdim=True)
