@@ -45,6 +45,8 @@ def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
     other = next((str(dtype).removeprefix("torch.") for dtype in dtypes if dtype != torch.float32), None)
     if other is None:
         return
+    if config.adapter is None and config.optimizer.name == "adamw-bf16" and other == "bfloat16":
+        return
     if config.adapter is None:
         raise ConfigError(
             f"the model's weights are {other}, which rounds most updates of a fine-tune away: load the model in "

@@ -116,10 +116,12 @@ def train_from_config(
 
 def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
     """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
-    dtype = training_dtype(config.training.precision, adapter=config.adapter is not None)
+    adapter = config.adapter
+    dtype = training_dtype(config.training.precision, adapter=adapter is not None, optimizer=config.optimizer.name)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
     shared = chosen_strategy(config) == "fsdp2"
-    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb)
+    bits = None if adapter is None else adapter.quantize
+    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb, quantize=bits)
     backbone, loaded = load_model(ref, loading)
     if shared:
         for part in backbone.components.values():
