@@ -16,6 +16,7 @@ from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.checks import check_quantized
 from d4k.training.data.measured import Measured
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
@@ -57,7 +58,8 @@ def fine_tune(
     Raises:
         ConfigError: the model was loaded in a way that cannot be trained, or a setting does not suit it.
     """
-    loaded.refuse("fine-tune", "offload", "quantize", "step_cache")
+    loaded.refuse("fine-tune", "offload", "step_cache")
+    check_quantized(loaded, config)
     if config.adapter is not None and loaded.merged:
         raise ConfigError(
             "the model holds merged adapters and is in no folder, so that a new adapter's record could not name it: "

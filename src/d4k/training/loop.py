@@ -18,7 +18,7 @@ from d4k.training.data.samples import Batch, Feed
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
-from d4k.training.optimizers import make_optimizer
+from d4k.training.optimizers import make_optimizer, training_mode
 from d4k.training.signals import Stop, leave
 from d4k.training.skipped import advance, report_skipped
 from d4k.training.state import Share, State, save_state
@@ -58,7 +58,8 @@ class Loop:
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
         engine.share(self.module)
-        self.optimizer = make_optimizer(config.optimizer, self.module)
+        offload = config.parallel.offload == "optimizer"
+        self.optimizer = make_optimizer(config.optimizer, self.module, seed=config.seed, offload=offload)
         self.schedule = get_scheduler(
             config.schedule.name,
             self.optimizer,
@@ -83,7 +84,13 @@ class Loop:
         processes, last = self.engine.processes, self.config.training.steps
         passes = self.config.training.accumulation
         feed = self.feed.batches(self.state.step * passes, last * passes)
-        with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal, closing(feed):
+        with (
+            self._wrapped() as optimizer,
+            training_mode(self.optimizer),
+            stop.deferred(),
+            self._journal() as journal,
+            closing(feed),
+        ):
             for step in range(self.state.step + 1, last + 1):
                 result = self._step(step, feed, optimizer, journal)
                 asked = stop.agreed(processes, self.engine.device)
@@ -132,7 +139,9 @@ class Loop:
         wrapped = self.module
         try:
             self.backbone.trainable = wrapped = self.engine.wrap(self.module)
-            yield self.engine.wrap_optimizer(self.optimizer)
+            optimizer = self.engine.wrap_optimizer(self.optimizer)
+            with training_mode(self.optimizer):
+                yield optimizer
         finally:
             self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()

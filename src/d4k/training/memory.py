@@ -90,7 +90,8 @@ def check_memory_settings(
     for message in _contradictions(config, processes, strategy):
         raise ConfigError(message)
     if config.adapter is not None and config.adapter.quantize is not None:
-        check_placement(Placement(device or torch.device("cpu"), quantize=config.adapter.quantize))
+        place = device or torch.device("cpu")
+        check_placement(Placement(place, torch.float32, quantize=config.adapter.quantize))
     if device is None or device.type != "cpu":
         return
     if config.parallel.offload == "optimizer":
