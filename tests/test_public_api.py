@@ -135,7 +135,7 @@ FUNCTIONS = {
     "flow.per_sample": "(sigma: Tensor) -> Tensor",
     "flow.resolution_shift": "(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float",
     "flow.sample_sigma": "(count: int, *, density: Density = logit-normal, mean: float = 0.0, "
-    "std: float = 1.0, mode_scale: float = 1.29, shift: float = 1.0, "
+    "std: float = 1.0, mode_scale: float = 1.29, alpha: float = 2.0, beta: float = 4.0, shift: float = 1.0, "
     "generator: torch.Generator | None = None) -> Tensor",
     "flow.shift_sigma": "(sigma: Tensor, shift: float) -> Tensor",
     "flow.sigma_weight": "(sigma: Tensor, weighting: Weighting) -> Tensor",

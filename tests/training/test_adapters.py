@@ -15,33 +15,14 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from torch import Tensor
 
-from d4k import CheckpointError, ConfigError, Pipeline, Placement
+from d4k import CheckpointError, ConfigError, Pipeline
 from d4k.cli import main
 from d4k.config import AdapterSettings, RunConfig, from_mapping, read_toml
-from d4k.datasets import FolderDataset
 from d4k.models import CARD, Card, ModelRef, find_model, read_card, write_card
 from d4k.training import MSELoss, train, train_from_config
 
 Config = Callable[..., Any]
 ADAPTER = {"rank": 2, "targets": ["into", "out"]}
-
-
-@pytest.fixture
-def dataset(photos: Path) -> FolderDataset:
-    """Five captioned pictures."""
-    return FolderDataset(photos)
-
-
-@pytest.fixture
-def fresh(backbone: Any) -> Callable[[], Any]:
-    """`fresh()`: another backbone with the same weights as at the start."""
-
-    def make() -> Any:
-        result = type(backbone)()
-        result.load(Placement(torch.device("cpu"), torch.float32))
-        return result
-
-    return make
 
 
 def weights(backbone: Any, part: str = "") -> dict[str, Tensor]:

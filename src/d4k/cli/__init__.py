@@ -35,7 +35,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except D4KError as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            if not getattr(error, "elsewhere", False):  # another process of the launch says it
+                click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from d4k.cli.placement import placement_options
 from d4k.errors import ConfigError
+
+if TYPE_CHECKING:
+    from d4k.config import RunConfig
 
 __all__ = ["train"]
 
@@ -36,19 +40,26 @@ def train(
     Example:
       d4k train examples/train_tiny.toml --set training.steps=20 --set output_dir=runs/first
     """
+    from d4k.models import RunFolder
+    from d4k.training import check_launch, first_process, speaking_once, train_from_config
+
+    with speaking_once():
+        config = _settings(recipe, settings)
+        check_launch(config)
+    run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
+    if first_process():
+        last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
+        click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
+
+
+def _settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
+    """The settings of a run, of a file and of the command line."""
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
     given = with_settings({} if recipe is None else read_toml(recipe), list(settings))
     try:
-        config = from_mapping(RunConfig, given)
+        return from_mapping(RunConfig, given)
     except ConfigError as error:
         if recipe is None:
             raise
         raise ConfigError(f"{recipe}{' and --set' if settings else ''}: {error}") from error
-    from d4k.models import RunFolder
-    from d4k.training import refuse_several_processes, train_from_config
-
-    refuse_several_processes()
-    run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
-    last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
-    click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")

@@ -9,16 +9,26 @@ from attrs import frozen
 from d4k.errors import CheckpointError
 from d4k.files import is_folder
 
-__all__ = ["OPTIMIZER", "STATE", "TRAINABLE", "RunFolder"]
+__all__ = ["EMA", "OPTIMIZER", "ROWS", "SHARDS", "STATE", "TRAINABLE", "RunFolder"]
 
 TRAINABLE = "trainable.safetensors"
-"""In a checkpoint of a run: the weights that the run changes."""
+"""In a checkpoint of a run: the weights that the run changes; with FSDP2 they are in `SHARDS`."""
 
 OPTIMIZER = "optimizer.pt"
 """In a checkpoint of a run: the state of the optimizer and of its schedule."""
 
 STATE = "state.json"
 """In a checkpoint of a run: its format and the number of steps done; a checkpoint without it is not whole."""
+
+
+EMA = "ema.safetensors"
+"""In a checkpoint of a run that keeps one: the moving average of those weights."""
+
+ROWS = "losses.jsonl"
+"""In a checkpoint of a run: the losses up to it, one line of JSON a step."""
+
+SHARDS = "shards"
+"""In a checkpoint of a run with FSDP2: the folder of weights, state of the optimizer and average, a file a process."""
 
 
 @frozen

@@ -8,12 +8,13 @@ from d4k.sampling.output import PICTURES, check_output
 from d4k.sampling.pictures import generate_jobs, generate_pictures
 from d4k.sampling.progress import Progress
 from d4k.sampling.recipe import NEEDED, check_recipe, versions
-from d4k.sampling.settings import SamplingSettings, check_size, choose_settings, deviations
+from d4k.sampling.settings import SCHEDULER, SamplingSettings, check_size, choose_settings, deviations
 
 __all__ = [
     "INDEX",
     "NEEDED",
     "PICTURES",
+    "SCHEDULER",
     "Callback",
     "Generate",
     "Job",

@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import evolve
 
 from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
 from d4k.errors import ConfigError
-from d4k.files import refuse_used
+from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.folder import check_folder
+from d4k.training.launch import check_launch, chosen_strategy, joined
+from d4k.training.processes import Processes
 from d4k.training.result import trained_with
 from d4k.training.run import Run, train
 
@@ -30,6 +34,7 @@ def fine_tune(
     loss: str | Loss | None = None,
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Run, LoadedModel]:
     """Fine-tune a model in place; see `d4k.Pipeline.run`.
 
@@ -41,6 +46,7 @@ def fine_tune(
         loss: likewise.
         resume: go on from the newest checkpoint in the output folder.
         on_step: called with each step and its loss.
+        device: where this process computes; None is where the weights are.
 
     Returns:
         The run, and what is known of the model now.
@@ -59,9 +65,8 @@ def fine_tune(
     training = trained_with(backbone, config)
     options = {**loaded.model.options, **backbone.trained_options}
     options |= {name: value for name, value in training.sampling.items() if name in options}
-    run = train(
-        backbone, chosen, objective, config, resume=resume, card=(loaded.model.backbone, options), on_step=on_step
-    )
+    card = (loaded.model.backbone, options)
+    run = train(backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step, device=device)
     model = evolve(loaded.model, options=options, training=training)
     if run.adapter is None:
         return run, evolve(loaded, model=model, weights=ModelRef(str(run.model)), merged=())
@@ -97,13 +102,30 @@ def train_from_config(
         memory_gb: as of `d4k.Loading`.
         resume: go on from the newest checkpoint in the output folder.
     """
-    if not resume:
-        refuse_used(Path(config.output_dir))
-    dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+    check_launch(config)
+    place = choose_device(device)
+    with joined(config, place):
+        processes = Processes()
+        with processes.together():
+            if processes.first:
+                check_folder(config, resume=resume)
+            dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+            backbone, loaded = _load(config, place, memory_gb)
+        return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]
+
+
+def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
+    """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
     dtype = training_dtype(config.training.precision, adapter=config.adapter is not None)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
-    backbone, loaded = load_model(ref, Loading(device=device, dtype=dtype, memory_gb=memory_gb))
-    return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume)[0]
+    shared = chosen_strategy(config) == "fsdp2"
+    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb)
+    backbone, loaded = load_model(ref, loading)
+    if shared:
+        for part in backbone.components.values():
+            if part is not backbone.trainable:
+                part.to(device)
+    return backbone, loaded
 
 
 def as_component(given: object, options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from diffusers.optimization import get_scheduler
 
 from d4k.adapters import add_adapter, loaded_adapters
 from d4k.config import RunConfig
-from d4k.errors import D4KError
 from d4k.models import RunFolder
 from d4k.protocols import Backbone, Loss
 from d4k.seeds import numbered_seed
@@ -17,9 +17,12 @@ from d4k.training.checks import changed
 from d4k.training.data.samples import Feed
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
+from d4k.training.keep import is_due, remove_old, room_wanted
 from d4k.training.optimizers import make_optimizer
-from d4k.training.state import save_state
-from d4k.training.step import training_step
+from d4k.training.signals import Stop, leave
+from d4k.training.skipped import advance, report_skipped
+from d4k.training.state import Share, State, save_state
+from d4k.training.step import StepResult, training_step
 
 __all__ = ["Loop"]
 
@@ -36,9 +39,7 @@ class Loop:
         run: where the run is kept.
 
     Attributes:
-        optimizer: of the weights that are trained.
-        schedule: of its learning rate.
-        done: optimizer steps done; set it, with the two above, to resume.
+        state: what changes from step to step; load it to resume.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class Loop:
         run: RunFolder,
     ) -> None:
         self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
-        self.config, self.run, self.done = config, run, 0
+        self.config, self.run = config, run
         self.module = backbone.trainable
         _free(self.module, config)
-        self.module.train()
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
+        engine.share(self.module)
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.schedule = get_scheduler(
             config.schedule.name,
@@ -64,49 +65,75 @@ class Loop:
             num_warmup_steps=config.schedule.warmup_steps,
             num_training_steps=config.training.steps,
         )
+        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler)
 
-    def run_steps(self, on_step: Callable[[int, float], None] | None = None) -> None:
+    def run_steps(self, stop: Stop, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
 
         Args:
+            stop: what ends the run early, after a step and its checkpoint.
             on_step: called with the step and its loss.
 
         Raises:
             OutputError: the disk is full, or the folder cannot be written.
             DataError: a picture cannot be used.
-            D4KError: the loss is not finite.
+            D4KError: more steps in a row than `training.max_skipped` were not finite.
+            InterruptedRun, TerminatedRun: this process, or another of the launch, was told to stop.
         """
+        processes, last = self.engine.processes, self.config.training.steps
+        with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal:
+            for step in range(self.state.step + 1, last + 1):
+                result = self._step(step, optimizer, journal)
+                asked = stop.agreed(processes, self.engine.device)
+                if asked or is_due(step, self.config.training):
+                    self._save()
+                if on_step is not None:
+                    on_step(step, result.loss)
+                if asked:
+                    leave(asked, step)
+        changed.discard(self.module)
+
+    def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
+        """Do one step and record it; one that is not finite leaves the weights alone."""
+        config = self.config
+        result = training_step(self.engine, self.backbone, self.loss, self.feed, config, optimizer, step)
+        if config.adapter is None and not result.skipped:
+            changed.add(self.module)
+        with self.engine.processes.together():
+            journal.add(step, result, self.schedule.get_last_lr()[0])
+        if result.skipped:
+            report_skipped(step, result, journal, config.training.max_skipped)
+        advance(self.schedule, skipped=result.skipped)
+        self.state.step = step
+        return result
+
+    def _save(self) -> None:
+        """Write a checkpoint, and remove those that it makes superfluous."""
+        processes = self.engine.processes
+        share = Share.of(self.config, processes, self.engine.strategy)
+        with room_wanted(self.run, self.module, self.optimizer):
+            save_state(self.run, self.state, share, processes)
+        with processes.together():
+            if processes.first:
+                remove_old(self.run, self.config.training)
+
+    def _journal(self) -> Journal:
+        processes, last = self.engine.processes, self.config.training.steps
+        with processes.together():
+            return Journal(self.run, last, self.state.step, self.state.rows, writes=processes.first)
+
+    @contextmanager
+    def _wrapped(self) -> Iterator[torch.optim.Optimizer]:
+        """The module as the engine computes with it; yields the optimizer so. In the end the module is as it was."""
+        self.module.train()
         self.module.zero_grad(set_to_none=True)  # an interrupted run in this process may have left gradients
-        self.backbone.trainable = wrapped = self.engine.wrap(self.module)
-        optimizer = self.engine.wrap_optimizer(self.optimizer)
+        wrapped = self.module
         try:
-            with Journal(self.run, self.config.training.steps, self.done) as journal:
-                for step in range(self.done + 1, self.config.training.steps + 1):
-                    value = self._step(step, optimizer, journal)
-                    if on_step is not None:
-                        on_step(step, value)
+            self.backbone.trainable = wrapped = self.engine.wrap(self.module)
+            yield self.engine.wrap_optimizer(self.optimizer)
         finally:
             self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()
-        changed.discard(self.module)
-
-    def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal) -> float:
-        """Do one step, record it, write a checkpoint where one is due, and return the loss."""
-        config = self.config
-        result = training_step(self.engine, self.backbone, self.loss, self.feed, config, optimizer, step)
-        if result.skipped:
-            raise D4KError(
-                f"the loss became {result.loss} at step {step}; lower optimizer.lr, or set training.precision to "
-                "'bf16' or 'no'. Checkpoints up to here are kept."
-            )
-        if config.adapter is None:
-            changed.add(self.module)
-        journal.add(step, result.loss, result.norm, self.schedule.get_last_lr()[0])
-        self.schedule.step()
-        every, last = config.training.save_every, config.training.steps
-        if step == last or (every and step % every == 0):
-            save_state(self.run, step, self.module, self.optimizer, self.schedule)
-        return result.loss
 
 
 def _free(module: torch.nn.Module, config: RunConfig) -> None:

@@ -30,7 +30,7 @@ def trained_with(backbone: Backbone, config: RunConfig) -> Training:
         width=config.data.width or size,
         height=config.data.height or size,
         guidance=embedded if embedded is None or flow.guidance is None else flow.guidance,
-        shift=flow.shift if isinstance(flow.shift, float | int) and flow.shift != 1 else None,
+        shift=flow.recorded_shift,
         options=dict(backbone.trained_options),
     )
 

@@ -6,23 +6,30 @@ interrupted and resumed sees the same pictures, crops, noise and noise levels as
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 
 from d4k.config import RunConfig
 from d4k.models import RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
-from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged, refuse_several_processes
+from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
 from d4k.training.data.samples import Feed
-from d4k.training.engine import make_engine
+from d4k.training.engine import Engine, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.journal import read_losses
+from d4k.training.launch import check_launch, joined
+from d4k.training.lock import owned
 from d4k.training.loop import Loop
+from d4k.training.processes import Processes
 from d4k.training.result import save_result
-from d4k.training.state import load_state
+from d4k.training.signals import Stop
+from d4k.training.state import Share, check_share, load_state
 
 __all__ = ["Run", "train"]
 
@@ -34,7 +41,7 @@ class Run:
     Args:
         output_dir: holds `config.toml`, `losses.jsonl`, `checkpoints/`, `tensorboard/`, and `model/` or `adapter/`.
         steps: optimizer steps done.
-        losses: loss of each step.
+        losses: loss of each step; NaN where it was not finite, and the step was skipped.
     """
 
     output_dir: Path
@@ -62,6 +69,7 @@ def train(
     resume: bool = False,
     card: tuple[str, Mapping[str, Any]] | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    device: torch.device | None = None,
 ) -> Run:
     """Fine-tune the backbone's trainable module, or an adapter of it.
 
@@ -73,29 +81,60 @@ def train(
         resume: go on from the newest checkpoint in the output folder, or from the beginning where a run was
             interrupted before its first.
         card: backbone name and options, kept beside the saved model.
-        on_step: called with the step and its loss.
+        on_step: called with the step and its loss, in every process.
+        device: where this process computes; None is where the weights are. With FSDP2 they may lie on the CPU until
+            they are shared out.
 
     Raises:
         OutputError: the output folder is not empty, or cannot be written.
-        ConfigError: a setting does not suit the backbone, or differs from that of the run to resume; or there are
-            several processes.
+        ConfigError: a setting does not suit the backbone or the launch, or differs from that of the run to resume.
         DataError: a picture cannot be used.
         CheckpointError: the checkpoint to resume from is damaged.
-        D4KError: the loss is not finite, or there is not enough memory to resume.
+        D4KError: the loss was not finite in too many steps, or there is not enough memory to resume.
+        InterruptedRun: SIGINT arrived; it is a KeyboardInterrupt, raised once the step is done and a checkpoint is
+            kept. A second SIGINT does not wait.
+        TerminatedRun: SIGTERM arrived, likewise; it is a SystemExit with the code 143.
     """
-    refuse_several_processes()
-    run, module = RunFolder(Path(config.output_dir)), backbone.trainable
-    engine = make_engine(backbone, config)
-    feed = Feed(backbone, dataset, config, engine.device)
-    check_adapters(module, config, resume)
-    check_precision(module, config)
-    state = find_state(run, config) if resume else None
-    check_unchanged(module, config, restored=state is not None)
-    check_memory(backbone, feed.crop, config)
-    open_folder(run, config, resume)
+    check_launch(config)
+    place = device or next(backbone.trainable.parameters()).device
+    stop = Stop()
+    with stop.listening(), joined(config, place), owned(RunFolder(Path(config.output_dir)), Processes()):
+        engine = make_engine(config, place)
+        loop = _open(engine, backbone, dataset, loss, config, resume)
+        loop.run_steps(stop, on_step)
+        return _close(engine, backbone, config, card)
+
+
+def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, config: RunConfig, resume: bool) -> Loop:
+    """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
+    run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
+    with processes.together():
+        feed = Feed(backbone, dataset, config, engine.device)
+        check_adapters(module, config, resume)
+        check_precision(module, config)
+        state = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        if inexact is not None:
+            warnings.warn(inexact, stacklevel=2)
+    state = processes.tell(state)
+    with processes.together():
+        check_unchanged(module, config, restored=state is not None)
+        check_memory(backbone, feed.crop, config)
+        if processes.first:
+            open_folder(run, config)
     loop = Loop(engine, backbone, loss, feed, config, run)
     if state is not None:
-        loop.done = load_state(state, module, loop.optimizer, loop.schedule)
-    loop.run_steps(on_step)
-    save_result(backbone, run, config, card)
-    return Run(run.path, config.training.steps, tuple(row["loss"] for row in read_losses(run.path)))
+        load_state(state, loop.state, processes)
+    return loop
+
+
+def _close(engine: Engine, backbone: Backbone, config: RunConfig, card: tuple[str, Mapping[str, Any]] | None) -> Run:
+    """Save what was trained, in the first process; the others wait for it."""
+    run, processes = RunFolder(Path(config.output_dir)), engine.processes
+    engine.gather(backbone.trainable)
+    losses: tuple[float, ...] = ()
+    with processes.together():
+        if processes.first:
+            save_result(backbone, run, config, card)
+            losses = tuple(math.nan if row["loss"] is None else row["loss"] for row in read_losses(run.path))
+    return Run(run.path, config.training.steps, processes.tell(losses))

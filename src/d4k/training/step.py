@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from d4k.protocols import Backbone, FlowStep, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.data.samples import Batch, Feed
 from d4k.training.engine import Engine
+from d4k.training.processes import Processes
 
 __all__ = ["StepResult", "training_step"]
 
@@ -28,11 +29,14 @@ class StepResult:
         loss: mean over the pictures of all processes; not finite where one of them was not.
         norm: of the gradient before it was clipped.
         skipped: the weights are as they were, since the loss or the gradient was not finite.
+        ids: of the pictures of a step that was skipped: those of the passes whose loss was not finite, or of all where
+            only the gradient was not.
     """
 
     loss: float
     norm: float
     skipped: bool = False
+    ids: tuple[str, ...] = ()
 
 
 def training_step(
@@ -55,21 +59,36 @@ def training_step(
         optimizer: as the engine wrapped it.
         step: counted from 1.
     """
-    accumulation = config.training.accumulation
+    accumulation, processes = config.training.accumulation, engine.processes
+    passes = range((step - 1) * accumulation, step * accumulation)
+    numbers = [number * processes.count + processes.rank for number in passes]
+    with processes.together():  # a picture that cannot be used in one process ends all of them
+        batches = [feed.batch(number) for number in numbers]
     values = []
-    for part in range(accumulation):
-        number = (step - 1) * accumulation + part
+    for number, batch in zip(numbers, batches, strict=True):
         with engine.forward_pass(backbone.trainable):
-            value = _batch_loss(engine, backbone, loss, feed.batch(number), config, number)
+            value = _batch_loss(engine, backbone, loss, batch, config, number)
             engine.backward(value)
         values.append(value.detach())
     norm = engine.clip(backbone.trainable, config.training.clip)
-    mean = engine.processes.sums(torch.stack(values).sum()[None]).item() / (accumulation * engine.processes.count)
-    result = StepResult(mean, float(norm), not (math.isfinite(mean) and math.isfinite(norm)))
-    if not result.skipped:
+    mean = processes.sums(torch.stack(values).sum()[None]).item() / (accumulation * processes.count)
+    skipped = not (math.isfinite(mean) and math.isfinite(norm))
+    # a gradient scaler must see a gradient that is not finite: it lowers its scale, and leaves out the step itself
+    if not skipped or (getattr(optimizer, "scaler", None) is not None and not math.isfinite(norm)):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return result
+    return StepResult(mean, float(norm), skipped, _suspects(processes, values, batches) if skipped else ())
+
+
+def _suspects(processes: Processes, values: Sequence[torch.Tensor], batches: Sequence[Batch]) -> tuple[str, ...]:
+    """The pictures of the passes whose loss is not finite, in any process; those of all passes where it is nowhere."""
+    own = [
+        (math.isfinite(value.item()), tuple(getattr(batch, "ids", ())))
+        for value, batch in zip(values, batches, strict=True)
+    ]
+    said = [one for share in processes.gather(own) for one in share]
+    bad = [ids for finite, ids in said if not finite] or [ids for _, ids in said]
+    return tuple(dict.fromkeys(name for ids in bad for name in ids))
 
 
 def _batch_loss(
