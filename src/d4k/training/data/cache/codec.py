@@ -9,6 +9,7 @@ their denoisers attend to such rows. It is stored like any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -79,6 +80,6 @@ def _runs(content: Tensor, itemsize: int) -> list[list[int]]:
     """How many values of each row come before the zeros at its end, as [rows, values] of rows that are alike."""
     places = torch.arange(1, content.shape[1] + 1)
     last = torch.where(content != 0, places, 0).amax(1)
-    widths = (last + itemsize - 1).div(itemsize, rounding_mode="floor").unique_consecutive(return_counts=True)
-    runs = [[int(count), int(width)] for width, count in zip(*widths, strict=True)]
+    widths = (last + itemsize - 1).div(itemsize, rounding_mode="floor").tolist()
+    runs = [[len(list(alike)), int(width)] for width, alike in groupby(widths)]
     return runs if len(runs) <= RUNS else [[len(content), content.shape[1] // itemsize]]

@@ -36,7 +36,8 @@ NAMED = 20
 UNREADABLE = "unreadable.txt"
 """File in the cache that names all pictures that could not be encoded when it was last filled."""
 
-Thing, Result = TypeVar("Thing"), TypeVar("Result")
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
 
 
 @frozen
@@ -149,12 +150,15 @@ class _Filling:
         with self.processes.together():
             self._check_complete(views, captions)
         readable = {index: one for index, one in self.originals.items() if index not in self.faults}
+        encoded, texts_encoded, size = (sum(counts) for counts in zip(*done, strict=True))
         return Filled(
             CachedSource(self.store, self.keys, readable),
-            len(readable),
-            sum(view.index in readable for view in views),
-            len(captions),
-            *map(sum, zip(*done, strict=True)),
+            pictures=len(readable),
+            latents=sum(view.index in readable for view in views),
+            captions=len(captions),
+            encoded=encoded,
+            texts_encoded=texts_encoded,
+            bytes=size,
             unreadable=dict(sorted(self.faults.items())),
             notes=notes,
         )
@@ -257,14 +261,7 @@ class _Filling:
             write_text(self.store.folder / UNREADABLE, text)
         if not self.faults or self.settings.unreadable == "skip":
             return
-        named = [self.faults[index] for index in sorted(self.faults)][:NAMED]
-        rest = len(self.faults) - len(named)
-        one = len(self.faults) == 1
-        raise DataError(
-            f"{'one picture' if one else f'{len(self.faults)} pictures'} cannot be encoded: {'. '.join(named)}"
-            f"{f'. And {rest} more, in {self.store.folder / UNREADABLE}' if rest else ''}. Replace {'it' if one else 'them'}, or set data.unreadable = "
-            f"'skip' to go on without; what could be encoded is kept in {self.store.folder}"
-        )
+        raise DataError(_unreadable([self.faults[index] for index in sorted(self.faults)], self.store.folder))
 
     def _check_complete(self, views: Sequence[View], captions: Sequence[str]) -> None:
         """Be sure that nothing is missing in the steps."""
@@ -292,3 +289,15 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable[[Thing], Result], things: It
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def _unreadable(faults: Sequence[str], folder: Path) -> str:
+    """What to say of pictures that stop a run."""
+    one = len(faults) == 1
+    named = ". ".join(faults[:NAMED])
+    rest = f". And {len(faults) - NAMED} more, in {folder / UNREADABLE}" if len(faults) > NAMED else ""
+    return (
+        f"{'one picture' if one else f'{len(faults)} pictures'} cannot be encoded: {named}{rest}. Replace "
+        f"{'it' if one else 'them'}, or set data.unreadable = 'skip' to go on without; what could be encoded is kept "
+        f"in {folder}"
+    )

@@ -119,7 +119,7 @@ class Index:
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that have no entry, each once, in the order given."""
-        wanted, found = list(dict.fromkeys(keys)), set()
+        wanted, found = list(dict.fromkeys(keys)), set[str]()
         for first in range(0, len(wanted), MANY):
             part = [bytes.fromhex(key) for key in wanted[first : first + MANY]]
             marks = ",".join("?" * len(part))

@@ -111,14 +111,15 @@ def weights_digest(module: torch.nn.Module) -> str:
 def _tensor_digest(tensor: Tensor) -> str:
     hasher = hashlib.blake2b(f"{tensor.dtype}{tuple(tensor.shape)}".encode(), digest_size=BYTES)
     for part in _pieces(tensor):
-        hasher.update(part.cpu().contiguous().view(torch.uint8).numpy())
+        hasher.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
     """A tensor in parts that are worth a copy from a GPU."""
-    flat = tensor.detach().reshape(-1)
-    yield from flat.split(max(1, CHUNK // tensor.element_size())) if flat.numel() else ()
+    flat, size = tensor.detach().reshape(-1), max(1, CHUNK // tensor.element_size())
+    for first in range(0, flat.numel(), size):
+        yield flat[first : first + size]
 
 
 def _of(group: Group) -> tuple[int, str, str, str]:

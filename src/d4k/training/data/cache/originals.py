@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -50,7 +49,7 @@ class Originals:
         """
         if not isinstance(sample.source, Path):
             return _look(sample)
-        path, stat = os.path.abspath(sample.source), _stat(sample.source)
+        path, stat = str(sample.source.absolute()), _stat(sample.source)
         known = None if stat is None else self.index.file(path, stat)
         if known is not None:
             return known

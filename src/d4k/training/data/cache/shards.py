@@ -113,7 +113,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: Any = safe_open(path, framework="pt").__enter__()
+            self._file: Any = safe_open(path, framework="pt")
             text = (self._file.metadata() or {}).get(HEADER, "")
         except (OSError, SafetensorError) as error:
             raise DataError(f"shard {path} cannot be read: {error}", path) from error
@@ -153,5 +153,5 @@ def _checksum(key: str, stored: Mapping[str, Tensor], layouts: Mapping[str, Layo
     hasher = hashlib.blake2b(json.dumps([key, layouts], sort_keys=True).encode(), digest_size=BYTES)
     for name, values in sorted(stored.items()):
         hasher.update(f"{name} {values.dtype} {len(values)};".encode())
-        hasher.update(values.view(torch.uint8).numpy())
+        hasher.update(values.view(torch.uint8).numpy().data)
     return hasher.hexdigest()
