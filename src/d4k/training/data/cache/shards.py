@@ -114,10 +114,10 @@ class Shard:
         self.path = path
         try:
             self._file: Any = safe_open(path, framework="pt")
-            text = (self._file.metadata() or {}).get(HEADER, "")
+            metadata: dict[str, str] = self._file.metadata() or {}  # type: ignore[no-untyped-call]
         except (OSError, SafetensorError) as error:
             raise DataError(f"shard {path} cannot be read: {error}", path) from error
-        about = parse_json(text, f"the header of shard {path}", DataError)
+        about = parse_json(metadata.get(HEADER, ""), f"the header of shard {path}", DataError)
         try:
             if about["format"] != FORMAT:
                 raise DataError(f"shard {path} has format {about['format']}, and this d4k knows {FORMAT}", path)
