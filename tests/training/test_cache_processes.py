@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -27,7 +29,10 @@ def processes() -> Iterator[BaseContext]:
     """Processes that have imported everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cache_cases"])
-    yield context
+    with pytest.MonkeyPatch.context() as patch:  # before Python 3.13 the server has no other way to find the module
+        folder = Path(cache_cases.__file__).parent
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
+        yield context
 
 
 @pytest.fixture
