@@ -42,7 +42,7 @@ from d4k import Pipeline
 from d4k.config import RunConfig, from_mapping
 from d4k.images import Crop, open_picture, to_float, to_tensor
 from d4k.plugins import create
-from d4k.training import Batch, Feed, MSELoss, train
+from d4k.training import Batch, Encoding, Feed, MSELoss, choose_pictures, train
 from d4k.training.optimizers import make_optimizer
 
 MODEL = "tiny-sd3"
@@ -85,7 +85,9 @@ def dataset_of(config: RunConfig) -> Any:
 
 def batches_of(backbone: Any, config: RunConfig) -> list[Batch]:
     """The batches of the run, as d4k's own loop is given them."""
-    feed = Feed(backbone, dataset_of(config), config, torch.device("cpu"))
+    dataset = dataset_of(config)
+    chosen = choose_pictures(dataset, backbone, config)
+    feed = Feed(Encoding(backbone, dataset), chosen, config, torch.device("cpu"))
     return [feed.batch(number) for number in range(config.training.steps)]
 
 

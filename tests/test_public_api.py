@@ -135,8 +135,9 @@ FUNCTIONS = {
     "flow.per_sample": "(sigma: Tensor) -> Tensor",
     "flow.resolution_shift": "(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float",
     "flow.sample_sigma": "(count: int, *, density: Density = logit-normal, mean: float = 0.0, "
-    "std: float = 1.0, mode_scale: float = 1.29, alpha: float = 2.0, beta: float = 4.0, shift: float = 1.0, "
-    "generator: torch.Generator | None = None) -> Tensor",
+    "std: float = 1.0, mode_scale: float = 1.29, alpha: float = 2.0, beta: "
+    "float = 4.0, shift: float = 1.0, generator: torch.Generator | None = "
+    "None) -> Tensor",
     "flow.shift_sigma": "(sigma: Tensor, shift: float) -> Tensor",
     "flow.sigma_weight": "(sigma: Tensor, weighting: Weighting) -> Tensor",
     "flow.velocity_from_clean": "(noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor",
@@ -144,7 +145,7 @@ FUNCTIONS = {
     "images.open_picture": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
     "label: str = ) -> Image.Image",
     "images.picture_size": "(source: Path | Callable[[], BinaryIO], *, max_pixels: int = 300000000, "
-    "label: str = ) -> tuple[int, int]",
+    "label: str = , upright: bool = False) -> tuple[int, int]",
     "images.read_recipe": "(path: Path) -> dict[str, Any]",
     "images.save_picture": "(image: Image.Image, path: Path, *, recipe: Mapping[str, Any] | None = "
     "None, quality: int = 95) -> None",
@@ -172,7 +173,7 @@ FIELDS = {
     "Placement": ["device", "dtype", "revision", "variant", "transformer", "offload", "quantize", "memory_gb"],
     "Preset": ["size", "steps", "guidance", "shift", "downscale"],
     "Run": ["output_dir", "steps", "losses"],
-    "Sample": ["id", "caption", "source"],
+    "Sample": ["id", "caption", "source", "size"],
     "SamplingDefaults": ["size", "steps", "guidance", "embedded_guidance"],
     "SamplingSettings": ["width", "height", "steps", "guidance", "shift", "negative_prompt"],
     "Score": ["metric", "value", "unit", "count", "higher_is_better", "settings", "details"],
@@ -211,18 +212,36 @@ SETTINGS = {
     "variant": None,
     "transformer": None,
     "backbone": {},
-    "data": {"width": None, "height": None, "crop": "center", "flip": False},
-    "flow": {
-        "density": "logit-normal", "mean": 0.0, "std": 1.0, "mode_scale": 1.29, "shift": 1.0, "weighting": "none",
-        "guidance": None,
+    "data": {
+        "width": None, "height": None, "crop": "center", "flip": False, "crops": None, "enlarge": False,
+        "buckets": "off", "cache": "auto", "cache_dtype": "bfloat16", "posterior": "mode", "unreadable": "stop",
+        "workers": 2,
     },
-    "optimizer": {"name": "adamw", "lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-4},
-    "schedule": {"name": "constant", "warmup_steps": 0},
+    "flow": {
+        "density": "logit-normal", "mean": 0.0, "std": 1.0, "mode_scale": 1.29, "alpha": 2.0, "beta": 4.0,
+        "shift": None, "weighting": "none", "guidance": None,
+    },
+    "optimizer": {
+        "name": "adamw", "lr": 0.0001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-08, "weight_decay": 0.0001,
+        "options": {},
+    },
+    "schedule": {
+        "name": "constant", "warmup_steps": 0,
+    },
     "training": {
         "steps": 1000, "batch_size": 1, "accumulation": 1, "clip": 1.0, "gradient_checkpointing": False,
-        "precision": "no", "caption_dropout": 0.1, "save_every": 500,
+        "activation_offload": False, "precision": "no", "caption_dropout": 0.1, "save_every": 500, "keep_last": 2,
+        "keep_every": 0, "max_skipped": 10,
     },
     "adapter": None,
+    "parallel": {
+        "strategy": "auto", "offload": "none", "context": 1,
+    },
+    "ema": None,
+    "validation": None,
+    "tracking": {
+        "trackers": (), "project": "d4k", "name": None,
+    },
 }  # fmt: skip
 
 

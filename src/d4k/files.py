@@ -31,6 +31,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_json_line",
+    "refuse_unwritable",
     "refuse_used",
     "remove_folder",
     "sweep",
@@ -97,9 +98,11 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:  # Ctrl-C in the middle of it must not leave a lock that a later sweep in this process would respect
+            if lock is not None:
+                os.close(lock)
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
@@ -189,6 +192,18 @@ def refuse_used(path: Path, besides: Container[str] = ()) -> None:
         sweep(path)
         if path.is_dir() and any(found.name not in besides for found in path.iterdir()):
             raise OutputError(f"output folder {path} exists and is not empty; name another, or empty it first")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that could not be made, or into which nothing could be written; nothing stays of the trial.
+
+    Raises:
+        OutputError: it could not; the message says why.
+    """
+    with _as_output_error(folder):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=SUFFIX, dir=there):
+            pass
 
 
 def empty_folder(path: Path) -> Path:

@@ -29,3 +29,17 @@ def fresh(backbone: Any) -> Callable[..., Any]:
         return result
 
     return make
+
+
+@pytest.fixture
+def same_weights() -> Callable[[Any, Any], bool]:
+    """`same_weights(one, other)`: whether the denoisers of two backbones are equal, bit by bit."""
+
+    def compare(one: Any, other: Any) -> bool:
+        first, second = (
+            {name.replace(".base_layer", ""): tensor for name, tensor in backbone.trainable.state_dict().items()}
+            for backbone in (one, other)
+        )
+        return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+    return compare

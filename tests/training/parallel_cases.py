@@ -5,9 +5,13 @@ python -m torch.distributed.run --nproc-per-node 2 tests/training/parallel_cases
 
 from __future__ import annotations
 
+import json
+import resource
 import shutil
+import signal
 import sys
-import warnings
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,12 @@ WAYS: dict[str, dict[str, Any]] = {"full": {}, "adapter": {"adapter": {"rank": 4
 def settings(folder: Path, name: str, model: str, way: str, **sections: Any) -> RunConfig:
     """A run of three steps of two pictures each, over both processes or, with `accumulation` 2, in one."""
     training = {"steps": STEPS, "save_every": HALF, "keep_last": 0, **sections.pop("training", {})}
+    dataset = sections.pop("dataset", str(folder / "photos"))
     return from_mapping(
         RunConfig,
         {
             "model": model,
-            "dataset": {"name": "folder", "options": {"path": str(folder / "photos")}},
+            "dataset": {"name": "folder", "options": {"path": dataset}},
             "output_dir": str(folder / name),
             "loss": {"name": "mse"},
             "data": {"width": 64, "height": 64, "cache": "off", "workers": 0},
@@ -42,11 +47,12 @@ def settings(folder: Path, name: str, model: str, way: str, **sections: Any) -> 
     )
 
 
-def interrupt(run: Path) -> None:
+def interrupt(run: Path) -> Path:
     """Keep a finished run beside its folder, which becomes what it was after the checkpoint in its middle."""
-    shutil.copytree(run, run.with_name(f"{run.name}-whole"))
+    shutil.copytree(run, whole := run.with_name(f"{run.name}-whole"))
     for name in ("model", "adapter", f"checkpoints/step-{STEPS:08d}"):
         shutil.rmtree(run / name, ignore_errors=True)
+    return whole
 
 
 def both(folder: Path, strategy: str, model: str, way: str) -> None:
@@ -59,17 +65,63 @@ def both(folder: Path, strategy: str, model: str, way: str) -> None:
     train_from_config(config, device="cpu", resume=True)
 
 
+def widened(folder: Path, strategy: str, way: str) -> None:
+    """The rest of a run that one process has begun."""
+    config = settings(folder, f"widened-{strategy}-{way}", MODELS[0], way, parallel={"strategy": strategy})
+    train_from_config(config, device="cpu", resume=True)
+
+
+def offloaded(folder: Path) -> None:
+    """Weights, gradients and moments in CPU memory, which on the CPU is the same."""
+    sections = {"parallel": {"strategy": "fsdp2", "offload": "all"}, "training": {"steps": 1, "precision": "bf16"}}
+    train_from_config(settings(folder, "offloaded", MODELS[0], "adapter", **sections), device="cpu")
+
+
+def broken_picture(folder: Path) -> None:
+    """A picture that cannot be read comes to one process alone, the second."""
+    config = settings(folder, "broken", MODELS[0], "adapter", dataset=str(folder / f"photos-{dist.get_rank()}"))
+    train_from_config(config, device="cpu")
+
+
+def full_disk(folder: Path) -> None:
+    """The disk of the second process is full when the checkpoint at the end is written."""
+    config = settings(folder, "full-disk", MODELS[0], "full", parallel={"strategy": "fsdp2"}, training={"steps": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if dist.get_rank():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        train_from_config(config, device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def said(folder: Path, case: Callable[[Path], None]) -> None:
+    """Write down how a case ended in each process, and whether any had to wait long for the other."""
+    began, words = time.monotonic(), "well"
+    try:
+        case(folder)
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+    ends: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(ends, (words, time.monotonic() - began < 60))
+    if dist.get_rank() == 0:
+        (folder / f"{case.__name__}.json").write_text(json.dumps(ends))
+
+
 def main() -> None:
     """All cases."""
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     dist.init_process_group("gloo")
-    if dist.get_rank():
-        warnings.simplefilter("ignore")
-    for strategy in sys.argv[2:] or ("ddp", "fsdp2"):
+    for strategy in ("ddp", "fsdp2"):
         for model in MODELS:
             for way in WAYS:
                 both(folder, strategy, model, way)
+    widened(folder, "ddp", "adapter")
+    widened(folder, "fsdp2", "full")
+    for case in (offloaded, broken_picture, full_disk):
+        said(folder, case)
     dist.destroy_process_group()
 
 

@@ -107,7 +107,7 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 DAMAGED = {
     "torn": (text(1) + '{"step": 2, "lo\n' + text(3), 2, "is not readable JSON"),
     "zeroes": (text(1, 2) + "\0" * 40 + "\n", 3, "is not readable JSON"),
-    "number": (text(1) + "7\n" + text(3), 2, "is no step, not of step 2"),
+    "number": (text(1) + "7\n" + text(3), 2, "not a JSON object"),
     "NaN": (text(1) + '{"step": 2, "loss": NaN}\n', 2, "it holds NaN"),
     "doubled": (text(1, 2, 2, 3), 3, "is of step 2, not of step 3: lines are missing or doubled"),
     "gap": (text(1, 3), 2, "is of step 3, not of step 2: lines are missing or doubled"),

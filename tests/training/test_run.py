@@ -17,8 +17,10 @@ from d4k import FlowStep, Placement
 from d4k.config import read_toml
 from d4k.errors import CheckpointError, ConfigError, D4KError, OutputError
 from d4k.flow import sigma_weight
-from d4k.models import CARD, RunFolder
-from d4k.training import Feed, MSELoss, read_losses, train
+from d4k.models import CARD, Model, ModelRef, RunFolder
+from d4k.training import Encoding, Feed, MSELoss, choose_pictures, read_losses, train
+
+KNOWN = Model(ModelRef("fake-model"), "fake", "", options={"seed": 0})
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -69,7 +71,14 @@ def test_run_leaves_its_record(backbone: Any, dataset: Any, run_config: Config, 
     """Resolved configuration, losses, TensorBoard events, a checkpoint every N steps and the model; nothing else."""
     seen: list[tuple[int, float]] = []
     config = run_config(training={"steps": 5, "save_every": 2}, schedule={"name": "linear"})
-    run = train(backbone, dataset, MSELoss(), config, card=("fake", {"seed": 0}), on_step=lambda *x: seen.append(x))
+    run = train(
+        backbone,
+        dataset,
+        MSELoss(),
+        config,
+        model=KNOWN,
+        on_step=lambda *x: seen.append(x),
+    )
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
         "checkpoints",
@@ -208,7 +217,7 @@ def test_first_step_is_the_published_computation(fresh: Any, dataset: Any, run_c
     trained, config = fresh(), run_config(training={"steps": 1, "clip": 0.01}, flow={"weighting": "cosmap"})
     run = train(trained, dataset, MSELoss(), config)
     other = fresh()
-    batch = Feed(other, dataset, config, CPU).batch(0)
+    batch = Feed(Encoding(other, dataset), choose_pictures(dataset, other, config), config, CPU).batch(0)
     level = batch.sigma[:, None, None, None]
     noisy = (1 - level) * batch.clean + level * batch.noise
     predicted = other.velocity(noisy, batch.sigma, batch.conditioning)
@@ -257,7 +266,7 @@ def test_a_step_that_is_not_finite_is_left_out(fresh: Any, dataset: Any, run_con
     rows = read_losses(run.output_dir)
     assert [row.get("skipped", False) for row in rows] == [False, True, False, False]
     assert rows[1]["loss"] is None
-    assert rows[1]["ids"] == []
+    assert rows[1]["ids"] == ["2.png", "4.png"]
     assert [row["lr"] for row in rows] == pytest.approx([1e-4, 7.5e-5, 5e-5, 2.5e-5])
     assert [math.isnan(loss) for loss in run.losses] == [False, True, False, False]
 

@@ -19,7 +19,7 @@ from d4k.config import write_toml
 from d4k.errors import ConfigError, OutputError
 from d4k.images import open_picture
 from d4k.models import RunFolder
-from d4k.training import Feed, MSELoss, read_losses, train
+from d4k.training import Encoding, Feed, MSELoss, choose_pictures, read_losses, train
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -179,7 +179,8 @@ def test_latents_are_kept_in_main_memory(
     brought.clear()
     encode = type(backbone).encode_image
     monkeypatch.setattr(type(backbone), "encode_image", lambda self, pixels: encode(self, pixels).as_subclass(OnGpu))
-    batch = Feed(backbone, dataset, run_config(training={"batch_size": 5}), CPU).batch(0)
+    config = run_config(training={"batch_size": 5})
+    batch = Feed(Encoding(backbone, dataset), choose_pictures(dataset, backbone, config), config, CPU).batch(0)
     assert len(brought) == 5
     assert type(batch.clean) is Tensor
 

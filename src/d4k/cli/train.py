@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from attrs import frozen
 
 from d4k.cli.placement import placement_options
 from d4k.errors import ConfigError
@@ -13,7 +18,7 @@ from d4k.errors import ConfigError
 if TYPE_CHECKING:
     from d4k.config import RunConfig
 
-__all__ = ["train"]
+__all__ = ["read_settings", "train"]
 
 
 @click.command()
@@ -44,15 +49,16 @@ def train(
     from d4k.training import check_launch, first_process, speaking_once, train_from_config
 
     with speaking_once():
-        config = _settings(recipe, settings)
+        config = read_settings(recipe, settings)
         check_launch(config)
-    run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
+    with _leaving_on_signals(config, Command(recipe, settings, device, memory_gb), resume):
+        run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
     if first_process():
         last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
         click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
 
 
-def _settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
+def read_settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
     """The settings of a run, of a file and of the command line."""
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 
@@ -63,3 +69,46 @@ def _settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
         if recipe is None:
             raise
         raise ConfigError(f"{recipe}{' and --set' if settings else ''}: {error}") from error
+
+
+@frozen
+class Command:
+    """What `d4k train` was given, but for `--resume`."""
+
+    recipe: Path | None
+    settings: tuple[str, ...]
+    device: str | None
+    memory_gb: float | None
+
+    def line(self, *, resume: bool) -> str:
+        """What a shell is given to run it again."""
+        words = ["d4k", "train", *([] if self.recipe is None else [str(self.recipe)])]
+        words += [word for setting in self.settings for word in ("--set", setting)]
+        words += [] if self.device is None else ["--device", self.device]
+        words += [] if self.memory_gb is None else ["--memory-gb", f"{self.memory_gb:g}"]
+        return shlex.join([*words, *(["--resume"] if resume else [])])
+
+
+@contextmanager
+def _leaving_on_signals(config: RunConfig, command: Command, resume: bool) -> Iterator[None]:
+    """Leave with the exit code of the signal that ended the run, and one line that says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) else error.code
+        if code not in (130, 143):
+            raise
+        step = getattr(error, "step", None)
+        after = "" if step is None else f" after step {step} of {config.training.steps}, which is saved"
+        resumable = resume or step is not None or bool(_checkpoints(config))
+        if os.environ.get("RANK", "0") == "0":
+            name = "SIGINT" if code == 130 else "SIGTERM"
+            click.echo(f"stopped by {name}{after}; go on with: {command.line(resume=resumable)}", err=True)
+        click.get_current_context().exit(code)
+
+
+def _checkpoints(config: RunConfig) -> list[Path]:
+    """What the folder of a run may have been left with."""
+    from d4k.models import RunFolder
+
+    return RunFolder(Path(config.output_dir)).states()

@@ -1,7 +1,9 @@
 """From photographs to a fine-tuned model."""
 
+from d4k.training.data.pictures import Bucket, Chosen, LeftOut, choose_pictures
 from d4k.training.data.samples import Batch, Feed
-from d4k.training.data.source import CACHED_CAPTIONS, CACHED_LATENTS
+from d4k.training.data.source import CACHED_CAPTIONS, CACHED_LATENTS, Encoding, Source, View
+from d4k.training.data.views import cache_folder
 from d4k.training.fine_tune import as_component, fine_tune, origin, train_from_config
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, first_process, speaking_once
@@ -14,13 +16,21 @@ __all__ = [
     "CACHED_CAPTIONS",
     "CACHED_LATENTS",
     "Batch",
+    "Bucket",
+    "Chosen",
+    "Encoding",
     "Feed",
+    "LeftOut",
     "MSELoss",
     "Run",
     "Share",
+    "Source",
     "State",
+    "View",
     "as_component",
+    "cache_folder",
     "check_launch",
+    "choose_pictures",
     "fine_tune",
     "first_process",
     "load_state",

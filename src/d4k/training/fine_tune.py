@@ -16,10 +16,13 @@ from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.data.measured import Measured
+from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
-from d4k.training.result import trained_with
+from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless
+from d4k.training.result import trained_model
 from d4k.training.run import Run, train
 
 __all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
@@ -62,12 +65,8 @@ def fine_tune(
         )
     chosen = _given("dataset", dataset, config.dataset)
     objective = _given("loss", loss, config.loss)
-    training = trained_with(backbone, config)
-    options = {**loaded.model.options, **backbone.trained_options}
-    options |= {name: value for name, value in training.sampling.items() if name in options}
-    card = (loaded.model.backbone, options)
-    run = train(backbone, chosen, objective, config, resume=resume, card=card, on_step=on_step, device=device)
-    model = evolve(loaded.model, options=options, training=training)
+    run = train(backbone, chosen, objective, config, resume=resume, model=loaded.model, on_step=on_step, device=device)
+    model = trained_model(backbone, loaded.model, config)
     if run.adapter is None:
         return run, evolve(loaded, model=model, weights=ModelRef(str(run.model)), merged=())
     used = AppliedAdapter(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
@@ -109,7 +108,11 @@ def train_from_config(
         with processes.together():
             if processes.first:
                 check_folder(config, resume=resume)
-            dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
+            dataset, loss = Measured(_given("dataset", None, config.dataset)), _given("loss", None, config.loss)
+            sketch = outline(config)
+            refuse_hopeless(sketch, config, dataset, place, processes.count)
+            if sketch is not None:
+                refuse_few_pictures(choose_pictures(dataset, sketch, config).count, processes.count)
             backbone, loaded = _load(config, place, memory_gb)
         return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]
 

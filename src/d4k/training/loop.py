@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -14,7 +14,7 @@ from d4k.models import RunFolder
 from d4k.protocols import Backbone, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.checks import changed
-from d4k.training.data.samples import Feed
+from d4k.training.data.samples import Batch, Feed
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
@@ -81,9 +81,11 @@ class Loop:
             InterruptedRun, TerminatedRun: this process, or another of the launch, was told to stop.
         """
         processes, last = self.engine.processes, self.config.training.steps
-        with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal:
+        passes = self.config.training.accumulation
+        feed = self.feed.batches(self.state.step * passes, last * passes)
+        with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal, closing(feed):
             for step in range(self.state.step + 1, last + 1):
-                result = self._step(step, optimizer, journal)
+                result = self._step(step, feed, optimizer, journal)
                 asked = stop.agreed(processes, self.engine.device)
                 if asked or is_due(step, self.config.training):
                     self._save()
@@ -93,10 +95,10 @@ class Loop:
                     leave(asked, step)
         changed.discard(self.module)
 
-    def _step(self, step: int, optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
+    def _step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
         """Do one step and record it; one that is not finite leaves the weights alone."""
         config = self.config
-        result = training_step(self.engine, self.backbone, self.loss, self.feed, config, optimizer, step)
+        result = training_step(self.engine, self.backbone, self.loss, feed, config, optimizer)
         if config.adapter is None and not result.skipped:
             changed.add(self.module)
         with self.engine.processes.together():

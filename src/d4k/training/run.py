@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from attrs import frozen
 
 from d4k.config import RunConfig
-from d4k.models import RunFolder
+from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
+from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
+from d4k.training.data.source import Encoding
 from d4k.training.engine import Engine, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
 from d4k.training.loop import Loop
+from d4k.training.noise import training_shift
 from d4k.training.processes import Processes
+from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
@@ -67,7 +71,7 @@ def train(
     config: RunConfig,
     *,
     resume: bool = False,
-    card: tuple[str, Mapping[str, Any]] | None = None,
+    model: Model | None = None,
     on_step: Callable[[int, float], None] | None = None,
     device: torch.device | None = None,
 ) -> Run:
@@ -80,7 +84,8 @@ def train(
         config: of the run; `model`, `dataset` and `loss` in it are names for the record.
         resume: go on from the newest checkpoint in the output folder, or from the beginning where a run was
             interrupted before its first.
-        card: backbone name and options, kept beside the saved model.
+        model: what is known of the model: a card beside the result says it, and `flow.shift = "auto"` goes by it; None
+            is nothing.
         on_step: called with the step and its loss, in every process.
         device: where this process computes; None is where the weights are. With FSDP2 they may lie on the CPU until
             they are shared out.
@@ -98,18 +103,35 @@ def train(
     check_launch(config)
     place = device or next(backbone.trainable.parameters()).device
     stop = Stop()
-    with stop.listening(), joined(config, place), owned(RunFolder(Path(config.output_dir)), Processes()):
-        engine = make_engine(config, place)
-        loop = _open(engine, backbone, dataset, loss, config, resume)
-        loop.run_steps(stop, on_step)
-        return _close(engine, backbone, config, card)
+    with stop.listening(), joined(config, place):
+        processes = Processes()
+        with processes.together():
+            refuse_hopeless(backbone, config, dataset, place, processes.count)
+        with owned(RunFolder(Path(config.output_dir)), processes):
+            engine = make_engine(config, place)
+            feed = _feed(engine, backbone, dataset, config, model)
+            loop = _open(engine, backbone, feed, loss, config, resume)
+            loop.run_steps(stop, on_step)
+            return _close(engine, backbone, config, model)
 
 
-def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, config: RunConfig, resume: bool) -> Loop:
+def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
+    """Choose the pictures, say what is odd about them, and make ready to take them in order."""
+    processes = engine.processes
+    with processes.together():
+        chosen = choose_pictures(dataset, backbone, config)
+        refuse_few_pictures(chosen.count, processes.count)
+        for sentence in chosen.warnings() if processes.first else ():
+            warnings.warn(sentence, stacklevel=2)
+        shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
+        source = Encoding(backbone, dataset, config.data.posterior)
+        return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
+
+
+def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
     """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
-        feed = Feed(backbone, dataset, config, engine.device)
         check_adapters(module, config, resume)
         check_precision(module, config)
         state = find_state(run, config, resume=resume) if processes.first else None
@@ -128,13 +150,13 @@ def _open(engine: Engine, backbone: Backbone, dataset: Dataset, loss: Loss, conf
     return loop
 
 
-def _close(engine: Engine, backbone: Backbone, config: RunConfig, card: tuple[str, Mapping[str, Any]] | None) -> Run:
+def _close(engine: Engine, backbone: Backbone, config: RunConfig, model: Model | None) -> Run:
     """Save what was trained, in the first process; the others wait for it."""
     run, processes = RunFolder(Path(config.output_dir)), engine.processes
     engine.gather(backbone.trainable)
     losses: tuple[float, ...] = ()
     with processes.together():
         if processes.first:
-            save_result(backbone, run, config, card)
+            save_result(backbone, run, config, model)
             losses = tuple(math.nan if row["loss"] is None else row["loss"] for row in read_losses(run.path))
     return Run(run.path, config.training.steps, processes.tell(losses))

@@ -14,7 +14,7 @@ from d4k.config import RunConfig
 from d4k.flow import sigma_weight
 from d4k.protocols import Backbone, FlowStep, Loss
 from d4k.seeds import numbered_seed
-from d4k.training.data.samples import Batch, Feed
+from d4k.training.data.samples import Batch
 from d4k.training.engine import Engine
 from d4k.training.processes import Processes
 
@@ -43,10 +43,9 @@ def training_step(
     engine: Engine,
     backbone: Backbone,
     loss: Loss,
-    feed: Feed,
+    feed: Iterator[Batch],
     config: RunConfig,
     optimizer: Any,
-    step: int,
 ) -> StepResult:
     """Do one optimizer step, of one or more forward passes.
 
@@ -54,20 +53,17 @@ def training_step(
         engine: made by `make_engine`.
         backbone: with the wrapped module.
         loss: from a predicted velocity and a step to (B,).
-        feed: where the batches come from.
+        feed: the batches that come next, `Feed.batches`.
         config: of the run.
         optimizer: as the engine wrapped it.
-        step: counted from 1.
     """
     accumulation, processes = config.training.accumulation, engine.processes
-    passes = range((step - 1) * accumulation, step * accumulation)
-    numbers = [number * processes.count + processes.rank for number in passes]
     with processes.together():  # a picture that cannot be used in one process ends all of them
-        batches = [feed.batch(number) for number in numbers]
+        batches = [next(feed) for _ in range(accumulation)]
     values = []
-    for number, batch in zip(numbers, batches, strict=True):
+    for batch in batches:
         with engine.forward_pass(backbone.trainable):
-            value = _batch_loss(engine, backbone, loss, batch, config, number)
+            value = _batch_loss(engine, backbone, loss, batch, config)
             engine.backward(value)
         values.append(value.detach())
     norm = engine.clip(backbone.trainable, config.training.clip)
@@ -82,21 +78,16 @@ def training_step(
 
 def _suspects(processes: Processes, values: Sequence[torch.Tensor], batches: Sequence[Batch]) -> tuple[str, ...]:
     """The pictures of the passes whose loss is not finite, in any process; those of all passes where it is nowhere."""
-    own = [
-        (math.isfinite(value.item()), tuple(getattr(batch, "ids", ())))
-        for value, batch in zip(values, batches, strict=True)
-    ]
+    own = [(math.isfinite(value.item()), batch.ids) for value, batch in zip(values, batches, strict=True)]
     said = [one for share in processes.gather(own) for one in share]
     bad = [ids for finite, ids in said if not finite] or [ids for _, ids in said]
     return tuple(dict.fromkeys(name for ids in bad for name in ids))
 
 
-def _batch_loss(
-    engine: Engine, backbone: Backbone, loss: Loss, batch: Batch, config: RunConfig, number: int
-) -> torch.Tensor:
-    """The weighted loss of batch `number`, a scalar with its gradient."""
+def _batch_loss(engine: Engine, backbone: Backbone, loss: Loss, batch: Batch, config: RunConfig) -> torch.Tensor:
+    """The weighted loss of a batch, a scalar with its gradient."""
     flow = FlowStep(batch.clean, batch.noise, batch.sigma)
-    with engine.autocast(), _dropout(config, number, engine.device):
+    with engine.autocast(), _dropout(config, batch.number, engine.device):
         velocity = backbone.velocity(flow.noisy, batch.sigma, batch.conditioning, config.flow.guidance)
     weight = sigma_weight(batch.sigma, config.flow.weighting)
     return (weight * loss(velocity, flow)).mean()

@@ -105,12 +105,15 @@ class FSDP2Engine(Engine):
 
     def clip(self, wrapped: torch.nn.Module, largest: float) -> torch.Tensor:
         """Scale the gradient down to a largest norm, 0 leaving it alone, and return the norm that it had, a scalar."""
-        parameters = [parameter for parameter in wrapped.parameters() if parameter.grad is not None]
-        norm: Any = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        gradients: list[Any] = [parameter.grad for parameter in wrapped.parameters() if parameter.grad is not None]
+        shares = [gradient.to_local() for gradient in gradients]
+        square = torch.nn.utils.get_total_norm(shares).square()[None]
+        norm = self.processes.sums(square)[0].sqrt()
         if largest:
-            torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-        whole: torch.Tensor = norm.full_tensor()
-        return whole
+            factor = (largest / (norm + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+            for share in shares:
+                share.mul_(factor)
+        return norm
 
 
 class _Plain:
