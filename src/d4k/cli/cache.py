@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -73,10 +74,10 @@ def fill(recipe: Path | None, settings: tuple[str, ...], device: str | None, mem
         "unreadable": f"{len(filled.unreadable)}",
         "captions encoded now": f"{filled.texts_encoded}",
         "captions found": f"{filled.captions - filled.texts_encoded}",
-        "written": f"{_size(filled.bytes)}{f', {_size(each)} a latent with its text' if each else ''}",
+        "written": f"{_size(filled.bytes)}{f', {_size(each)} a picture' if each else ''}",
         "folder": str(filled.source.store.folder),
     }
-    _print_table([(name, value) for name, value in rows.items()])
+    _print_table(list(rows.items()))
 
 
 @cache.command()
@@ -137,7 +138,7 @@ def repair(folder: Path) -> None:
     click.echo(f"{sound} entries remain")
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

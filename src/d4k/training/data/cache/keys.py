@@ -26,6 +26,7 @@ FORMAT = 1
 """Of keys and entries: raised when an entry of an older d4k must not be found any more."""
 
 BYTES = 16
+RELEASE = "transformers_version"  # in every configuration of transformers
 CHUNK = 2**26
 ELSEWHERE = {"latent": ("text_tokens", "positions"), "text": ("downscale", "positions")}
 """Options of a backbone that a kind of entry does not depend on; one that is not known here is taken to matter."""
@@ -138,7 +139,7 @@ def _config(part: Any) -> Any:
     """A model's configuration, without the folder that it happened to be read from."""
     config = getattr(part, "config", {})
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return {name: value for name, value in plain.items() if not name.startswith("_")}
+    return {name: value for name, value in plain.items() if not name.startswith("_") and name != RELEASE}
 
 
 def _common(backbone: Backbone, kind: str) -> tuple[str, Any]:

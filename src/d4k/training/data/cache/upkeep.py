@@ -14,7 +14,6 @@ from d4k.errors import DataError, OutputError
 from d4k.files import is_folder
 from d4k.training.data.cache.index import FILE
 from d4k.training.data.cache.keys import Group
-
 from d4k.training.data.cache.store import SHARDS, Store
 
 __all__ = ["Damage", "Part", "repair", "stats", "verify"]
