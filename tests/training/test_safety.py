@@ -236,7 +236,7 @@ def test_a_run_that_was_killed_goes_on_or_begins_again(
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
-    for file, config in list(recipes.items())[1:]:
+    for config in list(recipes.values())[1:]:
         folder = RunFolder(Path(config.output_dir))
         assert list(folder.path.rglob(".d4k-*"))
         resumed = fresh()

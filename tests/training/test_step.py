@@ -17,6 +17,7 @@ from d4k.training.step import StepResult, training_step
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
+Parts = tuple[Engine, Any, Iterator[Batch], RunConfig]
 
 
 class Spoilt:
@@ -36,12 +37,10 @@ class Spoilt:
 
 
 @pytest.fixture
-def half(
-    backbone: Any, dataset: Any, run_config: Config
-) -> Callable[..., tuple[Engine, Any, Iterator[Batch], RunConfig]]:
-    """`half()`: engine, optimizer, batches and settings of a run in float16 with a scaler, which accelerate leaves out on a CPU."""
+def half(backbone: Any, dataset: Any, run_config: Config) -> Callable[[], Parts]:
+    """`half()`: the parts of a step in float16 with a gradient scaler, which accelerate leaves out on a CPU."""
 
-    def make() -> tuple[Engine, Any, Iterator[Batch], RunConfig]:
+    def make() -> Parts:
         config = run_config(training={"precision": "fp16", "batch_size": 2, "accumulation": 2})
         engine = make_engine(config, CPU)
         engine.accelerator.native_amp = True
