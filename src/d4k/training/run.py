@@ -23,7 +23,7 @@ from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
 from d4k.training.data.views import held_out_views
-from d4k.training.engine import Engine, make_engine
+from d4k.training.engine import Engine, check_context, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
@@ -124,12 +124,12 @@ def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfi
     processes = engine.processes
     with processes.together():
         chosen = choose_pictures(dataset, backbone, config)
-        refuse_few_pictures(chosen.count, processes.count)
+        refuse_few_pictures(chosen.count, engine.pictures[1])
         for sentence in chosen.warnings() if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
         source = Encoding(backbone, dataset, config.data.posterior)
-        return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
+        return Feed(source, chosen, config, engine.device, *engine.pictures, shift_at)
 
 
 def _validation(
@@ -165,6 +165,7 @@ def _open(
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
+        check_context(backbone, feed, config)
         if processes.first:
             open_folder(run, config)
     validation = _validation(engine, backbone, feed, loss, config, model)
