@@ -25,7 +25,11 @@ from d4k.upstream import patch_environment
 
 STEPS, HALF = 3, 2
 MODELS = ("tiny-sd3", "tiny-flux")
-WAYS: dict[str, dict[str, Any]] = {"full": {}, "adapter": {"adapter": {"rank": 4}}}
+LOOKS = {"every": 2, "prompts": ["a cat", "a dog", "a bird"], "steps": 2, "holdout": 1, "sigmas": [0.3, 0.7]}
+WAYS: dict[str, dict[str, Any]] = {
+    "full": {"ema": {"decay": 0.5}, "validation": LOOKS},
+    "adapter": {"adapter": {"rank": 4}},
+}
 
 
 def settings(folder: Path, name: str, model: str, way: str, **sections: Any) -> RunConfig:

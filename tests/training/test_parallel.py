@@ -21,6 +21,7 @@ from torch import Tensor
 
 from d4k import Pipeline
 from d4k.training import read_losses, train_from_config
+from d4k.training.held_out import read_held_out_losses
 
 SCRIPT = Path(__file__).with_name("parallel_cases.py")
 spec = importlib.util.spec_from_file_location("parallel_cases", SCRIPT)
@@ -148,6 +149,22 @@ def test_two_processes_share_the_tokens_of_a_picture(folder: Path, strategy: str
     assert np.abs(np.subtract(rows(one, "loss"), rows(two, "loss"))).max() < NEAR
     np.testing.assert_allclose(rows(two, "gradient_norm"), rows(one, "gradient_norm"), rtol=NEAR)
     assert distance(weights(one), weights(two)) < NEAR
+
+
+@pytest.mark.parametrize("model", cases.MODELS)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_see_in_a_validation_what_one_sees(folder: Path, strategy: str, model: str) -> None:
+    """The same pictures and held-out losses, of the average; the run that was resumed has them once."""
+    one, two = (folder / f"{name}-{model}-full" / "validation" for name in ("one", strategy))
+    pictures = sorted(path.relative_to(one) for path in one.glob("step-*/*.png"))
+    assert len(pictures) == 3 * 3
+    for name in pictures:
+        seen, expected = (np.asarray(Image.open(each / name)).astype(int) for each in (two, one))
+        assert np.abs(seen - expected).max() <= 2
+    found, expected = (read_held_out_losses(each.parent) for each in (two, one))
+    assert [row["step"] for row in found] == [0, 2, 3]
+    assert np.abs(np.subtract([row["loss"] for row in found], [row["loss"] for row in expected])).max() < NEAR
+    assert (two / "pictures.png").is_file()
 
 
 def ends(folder: Path, case: Callable[[Path], None]) -> tuple[str, str]:

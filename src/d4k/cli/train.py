@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from d4k.config import RunConfig
     from d4k.models import RunFolder
 
-__all__ = ["train"]
+__all__ = ["read_settings", "train"]
 
 
 @click.command()
@@ -36,23 +36,38 @@ __all__ = ["train"]
     is_flag=True,
     help="Go on with the run in output_dir, from its newest checkpoint, or from its beginning where it has none.",
 )
+@click.option(
+    "--dry-run",
+    "dry",
+    is_flag=True,
+    help="Do all but train, and print the plan: pictures, steps, memory, disk and time. Only the cache is written.",
+)
 @placement_options("device", "memory_gb")
 def train(
-    recipe: Path | None, settings: tuple[str, ...], resume: bool, device: str | None, memory_gb: float | None
+    recipe: Path | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    dry: bool,
+    device: str | None,
+    memory_gb: float | None,
 ) -> None:
     """Fine-tune a model as RUN.toml says.
 
     \b
     Example:
       d4k train examples/train_tiny.toml --set training.steps=20 --set output_dir=runs/first
+      d4k train examples/train_tiny.toml --dry-run
     """
     with _leaving_on_signals(Command(recipe, settings, device, memory_gb), resume) as begun:
         from d4k.models import RunFolder
         from d4k.training import check_launch, first_process, speaking_once, train_from_config
 
         with speaking_once():
-            config = _settings(recipe, settings)
+            config = read_settings(recipe, settings)
             check_launch(config)
+        if dry:
+            _print_plan(config, device, memory_gb, resume)
+            return
         begun.append(RunFolder(Path(config.output_dir)))
         run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
         if first_process():
@@ -60,7 +75,18 @@ def train(
             click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
 
 
-def _settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
+def _print_plan(config: RunConfig, device: str | None, memory_gb: float | None, resume: bool) -> None:
+    """Go through the run dry, in every process, and say in one what came out."""
+    from d4k.cli.dry_run import lines
+    from d4k.training import dry_run_from_config, first_process
+
+    found = dry_run_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
+    if first_process():
+        for line in lines(found):
+            click.echo(line)
+
+
+def read_settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
     """The settings of a run, of a file and of the command line."""
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -19,11 +20,12 @@ from d4k.training.ema import EMA
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
-from d4k.training.optimizers import make_optimizer
+from d4k.training.optimizers import evaluation_weights, make_optimizer, training_mode
 from d4k.training.signals import Stop, leave
 from d4k.training.skipped import advance, report_skipped
 from d4k.training.state import Share, State, save_state
 from d4k.training.step import StepResult, training_step
+from d4k.training.tracking import Tracking
 from d4k.training.validation import Validation
 
 __all__ = ["Loop"]
@@ -62,7 +64,8 @@ class Loop:
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
         engine.share(self.module)
-        self.optimizer = make_optimizer(config.optimizer, self.module)
+        offload = config.parallel.offload == "optimizer"
+        self.optimizer = make_optimizer(config.optimizer, self.module, seed=config.seed, offload=offload)
         self.schedule = get_scheduler(
             config.schedule.name,
             self.optimizer,
@@ -105,6 +108,30 @@ class Loop:
             self.ema.put_into(self.module)
         changed.discard(self.module)
 
+    def time_steps(self, count: int) -> list[float]:
+        """Do the first few steps on the batches that they would have, and keep nothing of them.
+
+        The weights are not to be used afterwards: they are no run's.
+
+        Args:
+            count: of steps.
+
+        Returns:
+            The seconds that each took.
+        """
+        feed = self.feed.batches(0, count * self.config.training.accumulation)
+        if self.config.adapter is None:
+            changed.add(self.module)
+        with self._wrapped() as optimizer, closing(feed):
+            return [self._timed_step(feed, optimizer) for _ in range(count)]
+
+    def _timed_step(self, feed: Iterator[Batch], optimizer: torch.optim.Optimizer) -> float:
+        start = time.perf_counter()
+        training_step(self.engine, self.backbone, self.loss, feed, self.config, optimizer)
+        if self.engine.device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - start
+
     def _step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
         """Do one step and record it; one that is not finite leaves the weights alone."""
         config = self.config
@@ -126,7 +153,8 @@ class Loop:
         """Look at the model, where that is due and was not done before the run was interrupted."""
         if self.validation is not None:
             processes, device = self.engine.processes, self.engine.device
-            self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
+            with evaluation_weights(self.optimizer):
+                self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that it makes superfluous."""
@@ -141,7 +169,8 @@ class Loop:
     def _journal(self) -> Journal:
         processes, last = self.engine.processes, self.config.training.steps
         with processes.together():
-            return Journal(self.run, last, self.state.step, self.state.rows, writes=processes.first)
+            tracking = Tracking(self.config, self.run) if processes.first and self.config.tracking.trackers else None
+            return Journal(self.run, last, self.state.step, self.state.rows, processes.first, tracking)
 
     @contextmanager
     def _wrapped(self) -> Iterator[torch.optim.Optimizer]:
@@ -151,7 +180,9 @@ class Loop:
         wrapped = self.module
         try:
             self.backbone.trainable = wrapped = self.engine.wrap(self.module)
-            yield self.engine.wrap_optimizer(self.optimizer)
+            optimizer = self.engine.wrap_optimizer(self.optimizer)
+            with training_mode(self.optimizer):
+                yield optimizer
         finally:
             self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()
