@@ -24,7 +24,7 @@ from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
 from d4k.training.data.views import held_out_views
-from d4k.training.engine import Engine, make_engine
+from d4k.training.engine import Engine, check_context, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
@@ -133,13 +133,13 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
     with processes.together():
         if filled is not None:
             chosen = chosen.without(filled.unreadable, filled.source.contents)
-        refuse_few_pictures(chosen.count, processes.count)
+        refuse_few_pictures(chosen.count, engine.pictures[1])
         notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
         for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
-        return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
+        return Feed(source, chosen, config, engine.device, *engine.pictures, shift_at)
 
 
 def _validation(
@@ -167,6 +167,7 @@ def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig,
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
+        check_context(backbone, feed, config)
     return state
 
 

@@ -135,7 +135,8 @@ class Validation:
     def _measured(self, part: SamplePictures | HeldOutLosses, stopped: Callable[[], object]) -> dict[int, Any]:
         """Index -> what was measured: in the first process all of it."""
         rank, count = self.processes.rank, self.processes.count
-        together = count == 1 or any(isinstance(weight, DTensor) for weight in self.module.parameters())
+        shares = any(isinstance(weight, DTensor) for weight in self.module.parameters())
+        together = count == 1 or self.engine.context > 1 or shares
         found: dict[int, Any] = {}
 
         def tick() -> None:
