@@ -35,7 +35,6 @@ def planned(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["train", *arguments, "--dry-run"])
 
 
-@pytest.mark.filterwarnings("ignore:4 of 9 pictures are left out")
 def test_plan_is_readable(recipe: Path) -> None:
     """A line a thing, its name first, units behind; pictures that are left out are counted, and the first named."""
     result = planned("run.toml")
@@ -60,7 +59,6 @@ def test_plan_is_readable(recipe: Path) -> None:
     assert max(map(len, lines)) <= 120
 
 
-@pytest.mark.filterwarnings("ignore:4 of 9 pictures are left out")
 def test_nothing_is_written(recipe: Path) -> None:
     """Not even the folders above that of the run."""
     before = sorted(recipe.parent.rglob("*"))

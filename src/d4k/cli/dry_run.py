@@ -121,7 +121,7 @@ def _disk(run: DryRun) -> Iterator[str]:
     disk, result = run.disk, "the trained model" if run.config.adapter is None else "the adapter"
     count = "1" if disk.at_once == 1 else f"{disk.at_once:,} at once and {disk.left:,} in the end"
     yield _row("checkpoints", f"{count}, of {_size(disk.checkpoint)} each")
-    yield _row("disk", f"{_size(disk.needed)} at most, with {_size(disk.result)} of {result}")
+    yield _row("disk", f"{_size(disk.needed)} at most; {result} is {_size(disk.result)}")
     yield _row("", f"{_size(run.free)} are free there now")
 
 

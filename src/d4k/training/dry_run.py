@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from pathlib import Path
 
 import torch
@@ -119,7 +120,12 @@ def dry_run(
     engine, run = make_engine(config, place), RunFolder(Path(config.output_dir))
     with engine.processes.together():
         refuse_hopeless(backbone, config, dataset, place, engine.processes.count)
-    feed = make_feed(engine, backbone, dataset, config, model)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        feed = make_feed(engine, backbone, dataset, config, model)
+    for warning in said:
+        if str(warning.message) not in feed.chosen.warnings():  # what these say, the result says
+            warnings.warn(warning.message, stacklevel=2)
     state = check_run(engine, backbone, feed, config, resume)
     numbers, disk = _count(backbone.trainable), disk_of(backbone, config)
     loop = Loop(engine, backbone, loss, feed, config, run)
