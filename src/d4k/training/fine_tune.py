@@ -25,6 +25,8 @@ from d4k.training.processes import Processes
 from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import check_validation
 
 __all__ = ["Opened", "as_component", "fine_tune", "opened", "origin", "train_from_config"]
 
@@ -138,6 +140,8 @@ def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, re
         resume: the run goes on from its newest checkpoint.
     """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = choose_device(device)
     with joined(config, place):
         processes = Processes()

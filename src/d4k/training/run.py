@@ -22,8 +22,10 @@ from d4k.training.checks import check_adapters, check_memory, check_precision, c
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
+from d4k.training.data.views import held_out_views
 from d4k.training.engine import Engine, make_engine
 from d4k.training.folder import find_state, open_folder
+from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
@@ -34,6 +36,8 @@ from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import Validation, check_validation
 
 __all__ = ["Run", "check_run", "make_feed", "train"]
 
@@ -101,16 +105,20 @@ def train(
         TerminatedRun: SIGTERM arrived, likewise; it is a SystemExit with the code 143.
     """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
-    stop = Stop()
+    stop, run = Stop(), RunFolder(Path(config.output_dir))
     with stop.listening(), joined(config, place):
         processes = Processes()
         with processes.together():
             refuse_hopeless(backbone, config, dataset, place, processes.count)
-        with owned(RunFolder(Path(config.output_dir)), processes):
+        with owned(run, processes):
             engine = make_engine(config, place)
             feed = make_feed(engine, backbone, dataset, config, model)
-            loop = _open(engine, backbone, feed, loss, config, resume)
+            state = check_run(engine, backbone, feed, config, resume)
+            validation = _validation(engine, backbone, feed, loss, config, model)
+            loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
@@ -126,6 +134,17 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
         source = Encoding(backbone, dataset, config.data.posterior)
         return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
+
+
+def _validation(
+    engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, model: Model | None
+) -> Validation | None:
+    """What is looked at between the steps; what it needs of the text encoders and the autoencoder is encoded here."""
+    if config.validation is None:
+        return None
+    with engine.processes.together():
+        held_out = encode_held_out(feed.source, feed.chosen.dataset, held_out_views(feed.chosen))
+        return Validation(engine, backbone, loss, config, held_out, model)
 
 
 def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig, resume: bool) -> Path | None:
@@ -145,16 +164,16 @@ def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig,
     return state
 
 
-def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
+def _open(loop: Loop, state: Path | None) -> Loop:
     """Open the folder of a run that can work, and go back to its newest checkpoint."""
-    run, processes = RunFolder(Path(config.output_dir)), engine.processes
-    state = check_run(engine, backbone, feed, config, resume)
+    processes = loop.engine.processes
     with processes.together():
         if processes.first:
-            open_folder(run, config)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+            open_folder(loop.run, loop.config)
     if state is not None:
         load_state(state, loop.state, processes)
+    if loop.validation is not None:
+        loop.validation.begin(loop.state.step)
     return loop
 
 
