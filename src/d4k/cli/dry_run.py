@@ -119,8 +119,8 @@ def _planned(run: DryRun) -> tuple[str, int]:
 
 def _disk(run: DryRun) -> Iterator[str]:
     disk, result = run.disk, "the trained model" if run.config.adapter is None else "the adapter"
-    count = "1" if disk.at_once == 1 else f"{disk.at_once:,} at once and {disk.left:,} in the end"
-    yield _row("checkpoints", f"{count}, of {_size(disk.checkpoint)} each")
+    stay = f" at once, {disk.left:,} in the end" if disk.at_once > 1 else ""
+    yield _row("checkpoints", f"{disk.at_once:,} of {_size(disk.checkpoint)}{stay}")
     yield _row("disk", f"{_size(disk.needed)} at most; {result} is {_size(disk.result)}")
     yield _row("", f"{_size(run.free)} are free there now")
 

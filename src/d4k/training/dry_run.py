@@ -20,7 +20,7 @@ from d4k.training.fine_tune import opened
 from d4k.training.loop import Loop
 from d4k.training.noise import deviations_of_run
 from d4k.training.refusals import refuse_hopeless
-from d4k.training.run import check_run, make_feed
+from d4k.training.run import check_run, make_feed, make_validation
 from d4k.training.state import steps_done
 
 __all__ = ["DryRun", "dry_run", "dry_run_from_config"]
@@ -128,7 +128,8 @@ def dry_run(
             warnings.warn(warning.message, stacklevel=2)
     state = check_run(engine, backbone, feed, config, resume)
     numbers, disk = _count(backbone.trainable), disk_of(backbone, config)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+    validation = make_validation(engine, backbone, feed, loss, config, model)
+    loop = Loop(engine, backbone, loss, feed, config, run, validation)
     seconds = loop.time_steps(WARM_UP + MEASURED)[WARM_UP:]
     width, height = feed.chosen.largest
     return DryRun(

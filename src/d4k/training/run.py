@@ -39,7 +39,7 @@ from d4k.training.state import Share, check_share, load_state
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "check_run", "make_feed", "train"]
+__all__ = ["Run", "check_run", "make_feed", "make_validation", "train"]
 
 
 @frozen
@@ -117,7 +117,7 @@ def train(
             engine = make_engine(config, place)
             feed = make_feed(engine, backbone, dataset, config, model)
             state = check_run(engine, backbone, feed, config, resume)
-            validation = _validation(engine, backbone, feed, loss, config, model)
+            validation = make_validation(engine, backbone, feed, loss, config, model)
             loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
@@ -136,7 +136,7 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
         return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
 
 
-def _validation(
+def make_validation(
     engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, model: Model | None
 ) -> Validation | None:
     """What is looked at between the steps; what it needs of the text encoders and the autoencoder is encoded here."""
