@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -106,6 +107,30 @@ class Loop:
             self.ema.put_into(self.module)
         changed.discard(self.module)
 
+    def time_steps(self, count: int) -> list[float]:
+        """Do the first few steps on the batches that they would have, and keep nothing of them.
+
+        The weights are not to be used afterwards: they are no run's.
+
+        Args:
+            count: of steps.
+
+        Returns:
+            The seconds that each took.
+        """
+        feed = self.feed.batches(0, count * self.config.training.accumulation)
+        if self.config.adapter is None:
+            changed.add(self.module)
+        with self._wrapped() as optimizer, closing(feed):
+            return [self._timed_step(feed, optimizer) for _ in range(count)]
+
+    def _timed_step(self, feed: Iterator[Batch], optimizer: torch.optim.Optimizer) -> float:
+        start = time.perf_counter()
+        training_step(self.engine, self.backbone, self.loss, feed, self.config, optimizer)
+        if self.engine.device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - start
+
     def _step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
         """Do one step and record it; one that is not finite leaves the weights alone."""
         config = self.config
@@ -115,7 +140,8 @@ class Loop:
         with self.engine.processes.together():
             journal.add(step, result, self.schedule.get_last_lr()[0])
         if result.skipped:
-            report_skipped(step, result, journal, config.training.max_skipped)
+            with self.engine.processes.together():
+                report_skipped(step, result, journal, config.training.max_skipped)
         advance(self.schedule, skipped=result.skipped)
         if self.ema is not None and not result.skipped:
             self.ema.update(self.module, step)

@@ -39,7 +39,7 @@ from d4k.training.state import Share, check_share, load_state
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "check_run", "make_feed", "train"]
 
 
 @frozen
@@ -108,20 +108,22 @@ def train(
     check_validation(config)
     check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
-    stop = Stop()
+    stop, run = Stop(), RunFolder(Path(config.output_dir))
     with stop.listening(), joined(config, place):
         processes = Processes()
         with processes.together():
             refuse_hopeless(backbone, config, dataset, place, processes.count)
-        with owned(RunFolder(Path(config.output_dir)), processes):
+        with owned(run, processes):
             engine = make_engine(config, place)
-            feed = _feed(engine, backbone, dataset, config, model)
-            loop = _open(engine, backbone, feed, loss, config, resume, model)
+            feed = make_feed(engine, backbone, dataset, config, model)
+            state = check_run(engine, backbone, feed, config, resume)
+            validation = _validation(engine, backbone, feed, loss, config, model)
+            loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
 
-def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
+def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
     """Choose the pictures, say what is odd about them, and make ready to take them in order."""
     processes = engine.processes
     with processes.together():
@@ -145,36 +147,33 @@ def _validation(
         return Validation(engine, backbone, loss, config, held_out, model)
 
 
-def _open(
-    engine: Engine,
-    backbone: Backbone,
-    feed: Feed,
-    loss: Loss,
-    config: RunConfig,
-    resume: bool,
-    model: Model | None,
-) -> Loop:
-    """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
+def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig, resume: bool) -> Path | None:
+    """Refuse what cannot work, in all processes or in none, and find the checkpoint that the run goes on from."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
         check_adapters(module, config, resume)
         check_precision(module, config)
-        state = find_state(run, config, resume=resume) if processes.first else None
-        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        found = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None if found is None else check_share(found, Share.of(config, processes, engine.strategy))
         if inexact is not None:
             warnings.warn(inexact, stacklevel=2)
-    state = processes.tell(state)
+    state: Path | None = processes.tell(found)
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
+    return state
+
+
+def _open(loop: Loop, state: Path | None) -> Loop:
+    """Open the folder of a run that can work, and go back to its newest checkpoint."""
+    processes = loop.engine.processes
+    with processes.together():
         if processes.first:
-            open_folder(run, config)
-    validation = _validation(engine, backbone, feed, loss, config, model)
-    loop = Loop(engine, backbone, loss, feed, config, run, validation)
+            open_folder(loop.run, loop.config)
     if state is not None:
         load_state(state, loop.state, processes)
-    if validation is not None:
-        validation.begin(loop.state.step)
+    if loop.validation is not None:
+        loop.validation.begin(loop.state.step)
     return loop
 
 
