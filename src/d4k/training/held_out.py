@@ -152,7 +152,9 @@ class HeldOutLosses:
 
 
 def read_held_out_losses(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `validation/losses.jsonl`: step, loss (the mean), sigmas, pictures, seed. Empty without a file.
+    """The rows of a run's `validation/losses.jsonl`; empty without a file.
+
+    Each has step, loss (the mean over the noise levels), sigmas (the loss at each), pictures (their number) and seed.
 
     Args:
         folder: of the run.
