@@ -48,13 +48,13 @@ NAMES = [
 ]
 
 MODULES = {
-    "autoencoder": "Posterior decode encode footprint own_downscale",
+    "autoencoder": "Posterior decode encode footprint own_downscale posterior",
     "backbones": "ExactAutoencoder computing_device computing_dtype flag flow_scheduler "
     "freeze load_pipeline modules number one_of optional resident "
     "save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity per_sample resolution_shift "
     "sample_sigma shift_sigma sigma_weight velocity_from_clean",
-    "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe "
+    "images": "MAX_PIXELS Crop Cut list_pictures open_picture picture_size read_recipe "
     "save_picture to_float to_picture to_tensor to_uint8",
     "testing": "check_against_diffusers check_backbone check_dataset check_loss check_metric check_shapes",
 }
@@ -108,6 +108,8 @@ FUNCTIONS = {
     "autoencoder.footprint": "(vae: Any, height: int, width: int, *, downscale: int, memory_gb: float "
     "| None = None, encoding: bool = False) -> int",
     "autoencoder.own_downscale": "(vae: Any) -> int",
+    "autoencoder.posterior": "(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) "
+    "-> Posterior",
     "backbones.ExactAutoencoder": "(vae: Any, downscale: int, memory_gb: float | None = None) -> None",
     "backbones.ExactAutoencoder.decode": "(self, latent: Tensor) -> Tensor",
     "backbones.ExactAutoencoder.encode": "(self, pixels: Tensor) -> Tensor",

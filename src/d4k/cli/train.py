@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from d4k.config import RunConfig
     from d4k.models import RunFolder
 
-__all__ = ["train"]
+__all__ = ["read_settings", "train"]
 
 
 @click.command()
@@ -63,7 +63,7 @@ def train(
         from d4k.training import check_launch, first_process, speaking_once, train_from_config
 
         with speaking_once():
-            config = _settings(recipe, settings)
+            config = read_settings(recipe, settings)
             check_launch(config)
         if dry:
             _print_plan(config, device, memory_gb, resume)
@@ -86,7 +86,7 @@ def _print_plan(config: RunConfig, device: str | None, memory_gb: float | None, 
             click.echo(line)
 
 
-def _settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
+def read_settings(recipe: Path | None, settings: tuple[str, ...]) -> RunConfig:
     """The settings of a run, of a file and of the command line."""
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
 

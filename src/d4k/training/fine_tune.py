@@ -17,6 +17,7 @@ from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.checks import check_quantized
 from d4k.training.data.measured import Measured
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
@@ -60,7 +61,8 @@ def fine_tune(
     Raises:
         ConfigError: the model was loaded in a way that cannot be trained, or a setting does not suit it.
     """
-    loaded.refuse("fine-tune", "offload", "quantize", "step_cache")
+    loaded.refuse("fine-tune", "offload", "step_cache")
+    check_quantized(loaded, config)
     if config.adapter is not None and loaded.merged:
         raise ConfigError(
             "the model holds merged adapters and is in no folder, so that a new adapter's record could not name it: "
@@ -159,10 +161,12 @@ def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, re
 
 def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
     """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
-    dtype = training_dtype(config.training.precision, adapter=config.adapter is not None)
+    adapter = config.adapter
+    dtype = training_dtype(config.training.precision, adapter=adapter is not None, optimizer=config.optimizer.name)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
     shared = chosen_strategy(config) == "fsdp2"
-    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb)
+    bits = None if adapter is None else adapter.quantize
+    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb, quantize=bits)
     backbone, loaded = load_model(ref, loading)
     if shared:
         for part in backbone.components.values():

@@ -20,7 +20,7 @@ from d4k.training.ema import EMA
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
-from d4k.training.optimizers import make_optimizer
+from d4k.training.optimizers import evaluation_weights, make_optimizer, training_mode
 from d4k.training.signals import Stop, leave
 from d4k.training.skipped import advance, report_skipped
 from d4k.training.state import Share, State, save_state
@@ -64,7 +64,8 @@ class Loop:
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
         engine.share(self.module)
-        self.optimizer = make_optimizer(config.optimizer, self.module)
+        offload = config.parallel.offload == "optimizer"
+        self.optimizer = make_optimizer(config.optimizer, self.module, seed=config.seed, offload=offload)
         self.schedule = get_scheduler(
             config.schedule.name,
             self.optimizer,
@@ -152,7 +153,8 @@ class Loop:
         """Look at the model, where that is due and was not done before the run was interrupted."""
         if self.validation is not None:
             processes, device = self.engine.processes, self.engine.device
-            self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
+            with evaluation_weights(self.optimizer):
+                self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that it makes superfluous."""
@@ -178,7 +180,9 @@ class Loop:
         wrapped = self.module
         try:
             self.backbone.trainable = wrapped = self.engine.wrap(self.module)
-            yield self.engine.wrap_optimizer(self.optimizer)
+            optimizer = self.engine.wrap_optimizer(self.optimizer)
+            with training_mode(self.optimizer):
+                yield optimizer
         finally:
             self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()

@@ -18,6 +18,7 @@ from attrs import frozen
 from d4k.config import RunConfig
 from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.caching import fill_cache
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
@@ -124,15 +125,20 @@ def train(
 
 
 def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
-    """Choose the pictures, say what is odd about them, and make ready to take them in order."""
+    """Choose the pictures, fill their cache, say what is odd about them, and make ready to take them in order."""
     processes = engine.processes
     with processes.together():
         chosen = choose_pictures(dataset, backbone, config)
+    filled = fill_cache(backbone, chosen, config, processes)
+    with processes.together():
+        if filled is not None:
+            chosen = chosen.without(filled.unreadable, filled.source.contents)
         refuse_few_pictures(chosen.count, processes.count)
-        for sentence in chosen.warnings() if processes.first else ():
+        notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
+        for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
+        source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
-        source = Encoding(backbone, dataset, config.data.posterior)
         return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
 
 
