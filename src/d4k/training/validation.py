@@ -23,7 +23,7 @@ from d4k.protocols import Backbone, Loss
 from d4k.training.ema import EMA, share_again
 from d4k.training.engine import Engine
 from d4k.training.held_out import HeldOut, HeldOutLosses
-from d4k.training.pictures import SamplePictures
+from d4k.training.validation_pictures import SamplePictures
 
 __all__ = ["Show", "Validation", "check_validation"]
 
