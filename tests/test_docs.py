@@ -236,7 +236,8 @@ def shown(value: object) -> str:
         return "required"
     if value is None:
         return "–"
-    return f"`{tomli_w.dumps({'v': value}).removeprefix('v = ').strip()}`" if value != {} else "`{}`"
+    words = " ".join(tomli_w.dumps({"v": value}).removeprefix("v = ").split())
+    return f"`{words}`" if value != {} else "`{}`"
 
 
 def test_every_setting_is_documented() -> None:

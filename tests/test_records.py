@@ -315,13 +315,13 @@ def test_any_configuration_loads_or_is_refused(model: Path, device: str, chosen:
 
 
 @given(line=changed({"text": "a cat", "seed": 1, "width": 64, "id": "x"}))
-def test_any_line_is_a_value_or_a_data_error(line: str) -> None:
-    """Nothing else comes out of it, and the value is one that can be written again."""
+def test_any_line_is_an_object_or_a_data_error(line: str) -> None:
+    """Nothing else comes out of it."""
     with contextlib.suppress(DataError):
-        json.dumps(read_json_line(line, Path("x.jsonl"), 7), ensure_ascii=False, allow_nan=False).encode()
+        assert isinstance(read_json_line(line, Path("x.jsonl"), 7), dict)
 
 
-@pytest.mark.parametrize("line", ["", "{", '{"seed": ' + "9" * 5000 + "}", DEEP])
+@pytest.mark.parametrize("line", ["", "[]", "{", '{"seed": ' + "9" * 5000 + "}", DEEP])
 def test_a_bad_line_is_named(line: str) -> None:
     """With its file, in words and as attributes."""
     with pytest.raises(DataError, match=r"x\.jsonl, line 7") as caught:

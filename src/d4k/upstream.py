@@ -34,7 +34,9 @@ __all__ = [
     "_engine_run_backward",
     "accelerate_hook",
     "attention_backends",
+    "block_names",
     "chooses_attention",
+    "forget_shares",
     "fused_attention",
     "get_cpu_distributed_information",
     "get_pattern_key",
@@ -74,6 +76,11 @@ NAMES: Mapping[str, tuple[str, str]] = {
         "know which layers stay in float32",
     ),
     "repeat_blocks": ("diffusers:ModelMixin._repeated_blocks", "compile the blocks of any denoiser"),
+    "block_names": ("diffusers:ModelMixin._no_split_modules", "share out the weights block by block"),
+    "module_states": (
+        "torch.distributed._composable_state:_module_state_mapping",
+        "make a module whole again that was shared out",
+    ),
     "reset_step_cache": ("diffusers.models.cache_utils:CacheMixin._reset_stateful_cache", "empty a step cache"),
     "SINGLE_FILE_LOADABLE_CLASSES": (
         "diffusers.loaders.single_file_model:SINGLE_FILE_LOADABLE_CLASSES",
@@ -164,6 +171,19 @@ def repeat_blocks(module: Any, names: Iterable[str]) -> None:
     """Say which classes of blocks diffusers compiles, where its model does not say so itself."""
     if not getattr(module, "_repeated_blocks", None):
         module._repeated_blocks = list(names)
+
+
+def block_names(module: Any) -> tuple[str, ...]:
+    """The classes of the blocks that a diffusers model is a row of; empty where it does not say."""
+    lists = (getattr(module, name, None) or () for name in ("_repeated_blocks", "_no_split_modules"))
+    return tuple(dict.fromkeys(name for names in lists for name in names))
+
+
+def forget_shares(module: Any) -> None:
+    """Let `fully_shard` take a module, and the modules in it, that it took before and that are whole again."""
+    states = take("module_states")
+    for part in module.modules():
+        states.pop(part, None)
 
 
 def reset_step_cache(module: Any) -> None:

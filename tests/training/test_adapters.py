@@ -15,33 +15,16 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from torch import Tensor
 
-from d4k import CheckpointError, ConfigError, Pipeline, Placement
+from d4k import CheckpointError, ConfigError, Pipeline
 from d4k.cli import main
 from d4k.config import AdapterSettings, RunConfig, from_mapping, read_toml
-from d4k.datasets import FolderDataset
-from d4k.models import CARD, Card, ModelRef, find_model, read_card, write_card
+from d4k.models import CARD, Card, Model, ModelRef, find_model, read_card, write_card
 from d4k.training import MSELoss, train, train_from_config
+
+KNOWN = Model(ModelRef("fake-model"), "fake", "", options={"seed": 0})
 
 Config = Callable[..., Any]
 ADAPTER = {"rank": 2, "targets": ["into", "out"]}
-
-
-@pytest.fixture
-def dataset(photos: Path) -> FolderDataset:
-    """Five captioned pictures."""
-    return FolderDataset(photos)
-
-
-@pytest.fixture
-def fresh(backbone: Any) -> Callable[[], Any]:
-    """`fresh()`: another backbone with the same weights as at the start."""
-
-    def make() -> Any:
-        result = type(backbone)()
-        result.load(Placement(torch.device("cpu"), torch.float32))
-        return result
-
-    return make
 
 
 def weights(backbone: Any, part: str = "") -> dict[str, Tensor]:
@@ -81,7 +64,7 @@ def test_run_leaves_the_adapter_and_a_record_of_its_base(
 ) -> None:
     """No second copy of the model: not in the result, not in the checkpoints, not in the optimizer."""
     config = run_config(training={"save_every": 2}, adapter=ADAPTER)
-    run = train(backbone, dataset, MSELoss(), config, card=("fake", {"seed": 0}))
+    run = train(backbone, dataset, MSELoss(), config, model=KNOWN)
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
         "adapter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -37,9 +38,14 @@ def test_the_shift_of_sampling_undone_leaves_equal_steps(pipe: Pipeline, size: t
 
 
 def test_auto_grows_with_the_picture_where_the_scheduler_does() -> None:
+    """By the rule of FLUX.1: exp(mu), with mu linear in the number of tokens."""
     pipe = Pipeline.from_pretrained("tiny-flux", device="cpu")
-    small, large = (sampling_shift(pipe.backbone, pipe.loaded.model, side, side) for side in (256, 1024))
-    assert large > 1.2 * small
+    own = pipe.backbone.pipeline  # type: ignore[attr-defined]
+    own.scheduler = type(own.scheduler).from_config(own.scheduler.config, use_dynamic_shifting=True)
+    for side in (256, 512):
+        tokens = pipe.backbone.latent.tokens(side, side)
+        mu = 0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256)
+        assert sampling_shift(pipe.backbone, pipe.loaded.model, side, side) == pytest.approx(math.exp(mu), rel=1e-3)
 
 
 def test_left_out_it_is_that_of_sampling_above_the_trained_size_alone(pipe: Pipeline) -> None:

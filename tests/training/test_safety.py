@@ -14,35 +14,15 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from d4k import Placement
 from d4k.cli import main
 from d4k.config import write_toml
-from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, OutputError
 from d4k.images import open_picture
 from d4k.models import RunFolder
-from d4k.training import Feed, MSELoss, read_losses, train
+from d4k.training import Encoding, Feed, MSELoss, choose_pictures, read_losses, train
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def dataset(photos: Path) -> FolderDataset:
-    """Five captioned pictures."""
-    return FolderDataset(photos)
-
-
-@pytest.fixture
-def fresh(backbone: Any) -> Callable[..., Any]:
-    """`fresh()`: another backbone with the same weights as at the start."""
-
-    def make(dtype: torch.dtype = torch.float32) -> Any:
-        result = type(backbone)()
-        result.load(Placement(CPU, dtype))
-        return result
-
-    return make
 
 
 def weights(backbone: Any) -> dict[str, Tensor]:
@@ -147,13 +127,13 @@ def test_the_environment_does_not_override_the_run(
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("WORLD_SIZE", "2", "training works in one process, and a launcher started 2"),
+        ("WORLD_SIZE", "2", "a launcher started 2 processes that cannot find each other, since MASTER_ADDR is not set"),
         ("OMPI_COMM_WORLD_SIZE", "8", "a launcher started 8"),
-        ("ACCELERATE_USE_FSDP", "true", "training does not work with FSDP yet"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", "training does not work with DeepSpeed yet"),
+        ("ACCELERATE_USE_FSDP", "true", "training does not work with FSDP1: use DDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "training does not work with DeepSpeed"),
     ],
 )
-def test_several_processes_are_refused(
+def test_launches_that_cannot_work_are_refused(
     backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
     """Before the folder is made."""
@@ -164,7 +144,7 @@ def test_several_processes_are_refused(
     assert not Path(config.output_dir).exists()
 
 
-def test_the_command_refuses_several_processes_before_it_loads_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_refuses_a_launch_before_it_loads_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them would read it."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     arguments = ["model=nowhere", "dataset.name=folder", "output_dir=run"]
@@ -199,7 +179,8 @@ def test_latents_are_kept_in_main_memory(
     brought.clear()
     encode = type(backbone).encode_image
     monkeypatch.setattr(type(backbone), "encode_image", lambda self, pixels: encode(self, pixels).as_subclass(OnGpu))
-    batch = Feed(backbone, dataset, run_config(training={"batch_size": 5}), CPU).batch(0)
+    config = run_config(training={"batch_size": 5})
+    batch = Feed(Encoding(backbone, dataset), choose_pictures(dataset, backbone, config), config, CPU).batch(0)
     assert len(brought) == 5
     assert type(batch.clean) is Tensor
 

@@ -11,7 +11,7 @@ import click
 
 from d4k.config import with_settings
 from d4k.errors import ConfigError, DataError, did_you_mean
-from d4k.files import parse_json, read_json_line
+from d4k.files import parse_json, parse_json_line
 from d4k.plugins import create, registry
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _parse(text: str, path: Path) -> Iterator[Job]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix.lower() == ".jsonl":
         for number, line in lines:
-            yield _job(read_json_line(line, path, number), path, f"line {number}", number)
+            yield _job(parse_json_line(line, path, number), path, f"line {number}", number)
         return
     _refuse_json(text, lines, path)
     for number, line in lines:

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from d4k.errors import DataError
 from d4k.files import is_file, is_folder
+from d4k.images.upright import upright_size
 
 __all__ = ["ENDINGS", "FORMATS", "MAX_PIXELS", "list_pictures", "open_picture", "picture_size"]
 
@@ -57,20 +58,21 @@ def open_picture(
 
 
 def picture_size(
-    source: Path | Callable[[], BinaryIO], *, max_pixels: int = MAX_PIXELS, label: str = ""
+    source: Path | Callable[[], BinaryIO], *, max_pixels: int = MAX_PIXELS, label: str = "", upright: bool = False
 ) -> tuple[int, int]:
-    """Width and height in pixels as stored, before any EXIF rotation; reads the header only.
+    """Width and height in pixels; reads the header only.
 
     Args:
         source: a path, or a callable that opens a binary stream.
         max_pixels: refuse more than this.
         label: what error messages call the picture; the path when empty.
+        upright: after the EXIF rotation, as `open_picture` has it, and not as stored.
 
     Raises:
         DataError: as `open_picture`, as far as the header shows it.
     """
     with reading(source, max_pixels, label) as image:
-        return image.size
+        return upright_size(image) if upright else image.size
 
 
 def list_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:

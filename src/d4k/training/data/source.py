@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from attrs import frozen
 from torch import Tensor
 
 from d4k.autoencoder import Posterior
+from d4k.errors import ConfigError
 from d4k.images import Crop, open_picture, to_float, to_tensor
 from d4k.protocols import Backbone, Conditioning, Dataset
 
@@ -60,11 +61,25 @@ class Encoding:
     Args:
         backbone: loaded.
         dataset: captioned pictures.
+        posterior: encode the `mode` of the autoencoder's posterior alone, or all of it, as a `sample` needs.
+
+    Raises:
+        ConfigError: a sample is wanted, and the backbone only encodes modes.
     """
 
-    def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
+    def __init__(self, backbone: Backbone, dataset: Dataset, posterior: Literal["mode", "sample"] = "mode") -> None:
         self.backbone, self.dataset = backbone, dataset
+        self.encode_posterior = getattr(backbone, "encode_posterior", None) if posterior == "sample" else None
+        if posterior == "sample" and self.encode_posterior is None:
+            raise ConfigError(
+                "this model's backbone encodes modes only, so that data.posterior = 'sample' cannot be trained: set it "
+                "to 'mode'"
+            )
         self.text = lru_cache(CACHED_CAPTIONS)(self._text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to load pictures: not the model."""
+        return {"dataset": self.dataset}
 
     def load(self, view: View) -> Tensor:
         """The pixels of a view, (3, H, W) uint8."""
@@ -73,8 +88,12 @@ class Encoding:
 
     def latent(self, loaded: Tensor) -> Posterior:
         """Encode pixels."""
+        pixels = to_float(loaded)[None]
         # on the CPU it may be kept: the memory of a GPU is the model's
-        return Posterior(self.backbone.encode_image(to_float(loaded)[None]).cpu())
+        if self.encode_posterior is None:
+            return Posterior(self.backbone.encode_image(pixels).cpu())
+        found: Posterior = self.encode_posterior(pixels)
+        return Posterior(found.mean.cpu(), None if found.log_variance is None else found.log_variance.cpu())
 
     def _text(self, caption: str) -> Conditioning:
         return self.backbone.encode_text([caption]).to(device="cpu")
