@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from d4k.adapters import check_targets
-from d4k.config import RunConfig, TrainingSettings
+from d4k.config import RunConfig, kept_at_once
 from d4k.errors import OutputError
 from d4k.models import DTYPES, RunFolder, adapter_numbers
 from d4k.protocols import Backbone, LatentSpec
@@ -72,36 +71,18 @@ def disk_of(backbone: Backbone, config: RunConfig, chosen: Chosen) -> Disk:
 
 
 def _latents(backbone: Backbone, config: RunConfig, chosen: Chosen) -> int:
-    """Bytes of one latent of each picture in a cache that is still to be made; what is in one already is not known."""
+    """Bytes of the latents of each picture in a cache that is still to be made; what is in one already is not known."""
     folder = cache_folder(config)
     if folder is None or folder.exists():
         return 0
-    spec, each = backbone.latent, DTYPES[config.data.cache_dtype].itemsize * (config.data.crops or 1)
+    moments = 2 if hasattr(backbone, "encode_posterior") else 1  # mean and log-variance
+    spec, each = backbone.latent, moments * DTYPES[config.data.cache_dtype].itemsize * (config.data.crops or 1)
     numbers = (len(bucket.pictures) * spec.channels * _positions(spec, bucket.size) for bucket in chosen.buckets)
     return each * sum(numbers)
 
 
 def _positions(spec: LatentSpec, size: tuple[int, int]) -> int:
     return (size[0] // spec.downscale) * (size[1] // spec.downscale)
-
-
-def kept_at_once(settings: TrainingSettings) -> tuple[int, int]:
-    """How many checkpoints lie on the disk together at most, and how many stay in the end.
-
-    >>> kept_at_once(TrainingSettings(steps=1000, save_every=100, keep_last=2, keep_every=500))
-    (4, 3)
-    """
-    every = settings.save_every or settings.steps
-    written = -(-settings.steps // every)
-    if not settings.keep_last:
-        return written, written
-
-    def kept(newest: int) -> int:
-        """The newest ones, and of those before, at multiples of `every`, the ones that stay."""
-        before = max(0, written - newest) * every
-        return min(written, newest) + (before // math.lcm(every, settings.keep_every) if settings.keep_every else 0)
-
-    return kept(settings.keep_last + 1), kept(settings.keep_last)
 
 
 def refuse_no_room(backbone: Backbone, config: RunConfig, chosen: Chosen) -> None:
