@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from d4k import CheckpointError, Pipeline
-from d4k.models import find_model
+from d4k.models import ModelRef, find_model
 from d4k.training.data.cache.keys import weights_digest
 from d4k.training.data.release import Released
 
@@ -81,7 +81,7 @@ def test_files_that_were_changed_meanwhile_are_an_error_that_names_them(tmp_path
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "model"
-    shutil.copytree(find_model("tiny-flux").location, folder)
+    shutil.copytree(find_model(ModelRef("tiny-flux")).location, folder)
     backbone = Pipeline.from_pretrained(folder, device="cpu").backbone
     (weights,) = (folder / "vae").glob("*.safetensors")
     released = Released(backbone)
