@@ -74,6 +74,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def soak(session: nox.Session) -> None:
+    """Kill real runs of `d4k train` at fifty random moments, go on with each, and compare the ends: minutes."""
+    run(session, "pytest", "tests/soak", "-s", *session.posargs)
+
+
+@nox.session(python=False)
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff, and the layers with import-linter."""
     run(session, "ruff", "check", ".")

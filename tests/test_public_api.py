@@ -185,7 +185,7 @@ HOOKS = [
 
 OPTIONS = {
     "demo": "--output=demo --steps",
-    "train": "recipe --set --resume --device --memory-gb",
+    "train": "recipe --set --resume --dry-run --device --memory-gb",
     "generate": "prompts --prompts --prompt-option --recipe --allow-download --model=tiny-sd3 --adapter "
     "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
     "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "

@@ -175,8 +175,8 @@ def repeat_blocks(module: Any, names: Iterable[str]) -> None:
 
 def block_names(module: Any) -> tuple[str, ...]:
     """The classes of the blocks that a diffusers model is a row of; empty where it does not say."""
-    named = (getattr(module, "_repeated_blocks", None) or []) + (getattr(module, "_no_split_modules", None) or [])
-    return tuple(dict.fromkeys(named))
+    lists = (getattr(module, name, None) or () for name in ("_repeated_blocks", "_no_split_modules"))
+    return tuple(dict.fromkeys(name for names in lists for name in names))
 
 
 def forget_shares(module: Any) -> None:

@@ -359,15 +359,6 @@ def test_gradient_checkpointing_is_switched_on(fresh: Any, dataset: Any, run_con
         assert backbone.trainable.checkpointing is wanted
 
 
-def test_eight_bit_optimizer_without_its_library_says_what_to_install(
-    backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message names the setting and both ways out."""
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
-    with pytest.raises(ConfigError, match="optimizer.name = 'adamw-8bit' needs bitsandbytes: pip install bitsandbytes"):
-        train(backbone, dataset, MSELoss(), run_config(optimizer={"name": "adamw-8bit"}))
-
-
 def test_guidance_and_wrapped_module_reach_the_backbone(
     backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

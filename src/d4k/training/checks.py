@@ -10,7 +10,7 @@ from d4k.adapters import TRAINED, check_targets, loaded_adapters
 from d4k.config import RunConfig
 from d4k.errors import ConfigError
 from d4k.images import Crop
-from d4k.models import adapter_numbers, refuse_large_training
+from d4k.models import LoadedModel, adapter_numbers, refuse_large_training
 from d4k.protocols import Backbone
 
 __all__: list[str] = []
@@ -45,6 +45,8 @@ def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
     other = next((str(dtype).removeprefix("torch.") for dtype in dtypes if dtype != torch.float32), None)
     if other is None:
         return
+    if config.adapter is None and config.optimizer.name == "adamw-bf16" and other == "bfloat16":
+        return
     if config.adapter is None:
         raise ConfigError(
             f"the model's weights are {other}, which rounds most updates of a fine-tune away: load the model in "
@@ -54,6 +56,21 @@ def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
         raise ConfigError(
             f"the model's weights are {other}, and training.precision = 'no' computes in "
             "float32; set it to 'bf16' or 'fp16', or load the model in float32"
+        )
+
+
+def check_quantized(loaded: LoadedModel, config: RunConfig) -> None:
+    """Refuse a model in fewer bits unless an adapter is trained over it, and the run says so.
+
+    Raises:
+        ConfigError: how the model was loaded and `adapter.quantize` differ.
+    """
+    if config.adapter is None:
+        loaded.refuse("fine-tune all weights of", "quantize")
+    elif config.adapter.quantize != loaded.loading.quantize:
+        raise ConfigError(
+            f"adapter.quantize is {config.adapter.quantize or 'left out'}, and the model was loaded with quantize="
+            f"{loaded.loading.quantize}: make them agree"
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 
 from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
@@ -16,6 +17,7 @@ from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.checks import check_quantized
 from d4k.training.data.measured import Measured
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
@@ -24,8 +26,10 @@ from d4k.training.processes import Processes
 from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import check_validation
 
-__all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
+__all__ = ["Opened", "as_component", "fine_tune", "opened", "origin", "train_from_config"]
 
 
 def fine_tune(
@@ -57,7 +61,8 @@ def fine_tune(
     Raises:
         ConfigError: the model was loaded in a way that cannot be trained, or a setting does not suit it.
     """
-    loaded.refuse("fine-tune", "offload", "quantize", "step_cache")
+    loaded.refuse("fine-tune", "offload", "step_cache")
+    check_quantized(loaded, config)
     if config.adapter is not None and loaded.merged:
         raise ConfigError(
             "the model holds merged adapters and is in no folder, so that a new adapter's record could not name it: "
@@ -101,7 +106,44 @@ def train_from_config(
         memory_gb: as of `d4k.Loading`.
         resume: go on from the newest checkpoint in the output folder.
     """
+    with opened(config, device=device, memory_gb=memory_gb, resume=resume) as it:
+        return fine_tune(
+            it.backbone, it.loaded, config, dataset=it.dataset, loss=it.loss, resume=resume, device=it.device
+        )[0]
+
+
+@frozen(eq=False)
+class Opened:
+    """What the configuration of a run names.
+
+    Args:
+        backbone: loaded.
+        loaded: what is known of the model.
+        dataset: its pictures are measured.
+        loss: from a predicted velocity and a step to (B,).
+        device: where this process computes.
+    """
+
+    backbone: Backbone
+    loaded: LoadedModel
+    dataset: Dataset
+    loss: Loss
+    device: torch.device
+
+
+@contextmanager
+def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, resume: bool) -> Iterator[Opened]:
+    """Refuse what cannot work, and then load the model; while it is open the processes can speak to each other.
+
+    Args:
+        config: of the run.
+        device: as of `d4k.Loading`.
+        memory_gb: as of `d4k.Loading`.
+        resume: the run goes on from its newest checkpoint.
+    """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = choose_device(device)
     with joined(config, place):
         processes = Processes()
@@ -114,15 +156,17 @@ def train_from_config(
             if sketch is not None:
                 refuse_few_pictures(choose_pictures(dataset, sketch, config).count, processes.count)
             backbone, loaded = _load(config, place, memory_gb)
-        return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]
+        yield Opened(backbone, loaded, dataset, loss, place)
 
 
 def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
     """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
-    dtype = training_dtype(config.training.precision, adapter=config.adapter is not None)
+    adapter = config.adapter
+    dtype = training_dtype(config.training.precision, adapter=adapter is not None, optimizer=config.optimizer.name)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
     shared = chosen_strategy(config) == "fsdp2"
-    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb)
+    bits = None if adapter is None else adapter.quantize
+    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb, quantize=bits)
     backbone, loaded = load_model(ref, loading)
     if shared:
         for part in backbone.components.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -15,14 +16,17 @@ from d4k.protocols import Backbone, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.checks import changed
 from d4k.training.data.samples import Batch, Feed
+from d4k.training.ema import EMA
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
-from d4k.training.optimizers import make_optimizer
+from d4k.training.optimizers import evaluation_weights, make_optimizer, training_mode
 from d4k.training.signals import Stop, leave
 from d4k.training.skipped import advance, report_skipped
 from d4k.training.state import Share, State, save_state
 from d4k.training.step import StepResult, training_step
+from d4k.training.tracking import Tracking
+from d4k.training.validation import Validation
 
 __all__ = ["Loop"]
 
@@ -37,6 +41,7 @@ class Loop:
         feed: where the batches come from.
         config: of the run.
         run: where the run is kept.
+        validation: what is looked at between the steps, made before text encoders are released.
 
     Attributes:
         state: what changes from step to step; load it to resume.
@@ -50,6 +55,7 @@ class Loop:
         feed: Feed,
         config: RunConfig,
         run: RunFolder,
+        validation: Validation | None = None,
     ) -> None:
         self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
         self.config, self.run = config, run
@@ -58,14 +64,17 @@ class Loop:
         if config.training.gradient_checkpointing:
             self.module.enable_gradient_checkpointing()  # type: ignore[operator]
         engine.share(self.module)
-        self.optimizer = make_optimizer(config.optimizer, self.module)
+        offload = config.parallel.offload == "optimizer"
+        self.optimizer = make_optimizer(config.optimizer, self.module, seed=config.seed, offload=offload)
         self.schedule = get_scheduler(
             config.schedule.name,
             self.optimizer,
             num_warmup_steps=config.schedule.warmup_steps,
             num_training_steps=config.training.steps,
         )
-        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler)
+        self.validation, self.ema = validation, None if config.ema is None else EMA(self.module, config.ema)
+        averages = None if self.ema is None else self.ema.tensors
+        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler, ema=averages)
 
     def run_steps(self, stop: Stop, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
@@ -84,6 +93,7 @@ class Loop:
         passes = self.config.training.accumulation
         feed = self.feed.batches(self.state.step * passes, last * passes)
         with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal, closing(feed):
+            self._look(journal, stop)
             for step in range(self.state.step + 1, last + 1):
                 result = self._step(step, feed, optimizer, journal)
                 asked = stop.agreed(processes, self.engine.device)
@@ -93,7 +103,34 @@ class Loop:
                     on_step(step, result.loss)
                 if asked:
                     leave(asked, step)
+                self._look(journal, stop)
+        if self.ema is not None and self.config.ema is not None and self.config.ema.save:
+            self.ema.put_into(self.module)
         changed.discard(self.module)
+
+    def time_steps(self, count: int) -> list[float]:
+        """Do the first few steps on the batches that they would have, and keep nothing of them.
+
+        The weights are not to be used afterwards: they are no run's.
+
+        Args:
+            count: of steps.
+
+        Returns:
+            The seconds that each took.
+        """
+        feed = self.feed.batches(0, count * self.config.training.accumulation)
+        if self.config.adapter is None:
+            changed.add(self.module)
+        with self._wrapped() as optimizer, closing(feed):
+            return [self._timed_step(feed, optimizer) for _ in range(count)]
+
+    def _timed_step(self, feed: Iterator[Batch], optimizer: torch.optim.Optimizer) -> float:
+        start = time.perf_counter()
+        training_step(self.engine, self.backbone, self.loss, feed, self.config, optimizer)
+        if self.engine.device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - start
 
     def _step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
         """Do one step and record it; one that is not finite leaves the weights alone."""
@@ -104,10 +141,20 @@ class Loop:
         with self.engine.processes.together():
             journal.add(step, result, self.schedule.get_last_lr()[0])
         if result.skipped:
-            report_skipped(step, result, journal, config.training.max_skipped)
+            with self.engine.processes.together():
+                report_skipped(step, result, journal, config.training.max_skipped)
         advance(self.schedule, skipped=result.skipped)
+        if self.ema is not None and not result.skipped:
+            self.ema.update(self.module, step)
         self.state.step = step
         return result
+
+    def _look(self, journal: Journal, stop: Stop) -> None:
+        """Look at the model, where that is due and was not done before the run was interrupted."""
+        if self.validation is not None:
+            processes, device = self.engine.processes, self.engine.device
+            with evaluation_weights(self.optimizer):
+                self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that it makes superfluous."""
@@ -122,7 +169,8 @@ class Loop:
     def _journal(self) -> Journal:
         processes, last = self.engine.processes, self.config.training.steps
         with processes.together():
-            return Journal(self.run, last, self.state.step, self.state.rows, writes=processes.first)
+            tracking = Tracking(self.config, self.run) if processes.first and self.config.tracking.trackers else None
+            return Journal(self.run, last, self.state.step, self.state.rows, processes.first, tracking)
 
     @contextmanager
     def _wrapped(self) -> Iterator[torch.optim.Optimizer]:
@@ -132,7 +180,9 @@ class Loop:
         wrapped = self.module
         try:
             self.backbone.trainable = wrapped = self.engine.wrap(self.module)
-            yield self.engine.wrap_optimizer(self.optimizer)
+            optimizer = self.engine.wrap_optimizer(self.optimizer)
+            with training_mode(self.optimizer):
+                yield optimizer
         finally:
             self.backbone.trainable = self.engine.unwrap(wrapped)
             self.module.eval()

@@ -16,6 +16,8 @@ from d4k.models import DTYPES, ModelRef, training_dtype
 from d4k.plugins import create
 from d4k.protocols import Backbone, Dataset, Placement
 from d4k.training.disk import refuse_no_room
+from d4k.training.launch import chosen_strategy
+from d4k.training.memory import check_memory_settings
 
 __all__ = ["outline", "refuse_hopeless"]
 
@@ -33,12 +35,14 @@ def refuse_hopeless(
         processes: that share the run.
 
     Raises:
-        ConfigError: the learning rate is still rising in the end, or the device cannot compute in the precision.
+        ConfigError: the learning rate is still rising in the end, the device cannot compute in the precision, or
+            settings of memory do not go together.
         DataError: there are fewer pictures than processes.
         OutputError: the run's folder cannot be written, or the disk has no room for what it keeps.
     """
     refuse_schedule(config)
     refuse_precision(config, device)
+    check_memory_settings(config, processes, chosen_strategy(config), device)
     refuse_few_pictures(len(dataset), processes)
     refuse_unwritable(Path(config.output_dir))
     if backbone is not None:
@@ -97,7 +101,8 @@ def outline(config: RunConfig) -> Backbone | None:
     A reason to refuse it is left to loading, which gives it in the words of that.
     """
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
-    dtype = DTYPES[training_dtype(config.training.precision, adapter=config.adapter is not None)]
+    adapter, optimizer = config.adapter is not None, config.optimizer.name
+    dtype = DTYPES[training_dtype(config.training.precision, adapter=adapter, optimizer=optimizer)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -22,7 +22,8 @@ def trained_with(backbone: Backbone, config: RunConfig) -> Training:
 
     Returns:
         The size in pixels; the backbone's options that a trained model must be sampled with; the embedded guidance
-        where it is an input of the denoiser; the shift of the noise levels where it is not 1.
+        where it is an input of the denoiser; the shift of the noise levels where it is not 1; the decay of the moving
+        average where that is what is saved.
     """
     size, embedded, flow = backbone.defaults.size, backbone.defaults.embedded_guidance, config.flow
     return Training(
@@ -31,6 +32,7 @@ def trained_with(backbone: Backbone, config: RunConfig) -> Training:
         guidance=embedded if embedded is None or flow.guidance is None else flow.guidance,
         shift=flow.recorded_shift,
         options=dict(backbone.trained_options),
+        ema=config.ema.decay if config.ema is not None and config.ema.save else None,
     )
 
 

@@ -18,12 +18,15 @@ from attrs import frozen
 from d4k.config import RunConfig
 from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.caching import fill_cache
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
 from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
+from d4k.training.data.views import held_out_views
 from d4k.training.engine import Engine, make_engine
 from d4k.training.folder import find_state, open_folder
+from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
@@ -34,8 +37,10 @@ from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "check_run", "make_feed", "train"]
 
 
 @frozen
@@ -101,52 +106,80 @@ def train(
         TerminatedRun: SIGTERM arrived, likewise; it is a SystemExit with the code 143.
     """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
-    stop = Stop()
+    stop, run = Stop(), RunFolder(Path(config.output_dir))
     with stop.listening(), joined(config, place):
         processes = Processes()
         with processes.together():
             refuse_hopeless(backbone, config, dataset, place, processes.count)
-        with owned(RunFolder(Path(config.output_dir)), processes):
+        with owned(run, processes):
             engine = make_engine(config, place)
-            feed = _feed(engine, backbone, dataset, config, model)
-            loop = _open(engine, backbone, feed, loss, config, resume)
+            feed = make_feed(engine, backbone, dataset, config, model)
+            state = check_run(engine, backbone, feed, config, resume)
+            validation = _validation(engine, backbone, feed, loss, config, model)
+            loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
 
-def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
-    """Choose the pictures, say what is odd about them, and make ready to take them in order."""
+def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
+    """Choose the pictures, fill their cache, say what is odd about them, and make ready to take them in order."""
     processes = engine.processes
     with processes.together():
         chosen = choose_pictures(dataset, backbone, config)
+    filled = fill_cache(backbone, chosen, config, processes)
+    with processes.together():
+        if filled is not None:
+            chosen = chosen.without(filled.unreadable, filled.source.contents)
         refuse_few_pictures(chosen.count, processes.count)
-        for sentence in chosen.warnings() if processes.first else ():
+        notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
+        for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
+        source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
-        source = Encoding(backbone, dataset, config.data.posterior)
         return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
 
 
-def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
-    """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
+def _validation(
+    engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, model: Model | None
+) -> Validation | None:
+    """What is looked at between the steps; what it needs of the text encoders and the autoencoder is encoded here."""
+    if config.validation is None:
+        return None
+    with engine.processes.together():
+        held_out = encode_held_out(feed.source, feed.chosen.dataset, held_out_views(feed.chosen))
+        return Validation(engine, backbone, loss, config, held_out, model)
+
+
+def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig, resume: bool) -> Path | None:
+    """Refuse what cannot work, in all processes or in none, and find the checkpoint that the run goes on from."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
         check_adapters(module, config, resume)
         check_precision(module, config)
-        state = find_state(run, config, resume=resume) if processes.first else None
-        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        found = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None if found is None else check_share(found, Share.of(config, processes, engine.strategy))
         if inexact is not None:
             warnings.warn(inexact, stacklevel=2)
-    state = processes.tell(state)
+    state: Path | None = processes.tell(found)
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
+    return state
+
+
+def _open(loop: Loop, state: Path | None) -> Loop:
+    """Open the folder of a run that can work, and go back to its newest checkpoint."""
+    processes = loop.engine.processes
+    with processes.together():
         if processes.first:
-            open_folder(run, config)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+            open_folder(loop.run, loop.config)
     if state is not None:
         load_state(state, loop.state, processes)
+    if loop.validation is not None:
+        loop.validation.begin(loop.state.step)
     return loop
 
 

@@ -16,6 +16,7 @@ from d4k.protocols import Backbone, FlowStep, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.data.samples import Batch
 from d4k.training.engine import Engine
+from d4k.training.memory import offloaded_activations
 from d4k.training.processes import Processes
 
 __all__ = ["StepResult", "training_step"]
@@ -87,7 +88,8 @@ def _suspects(processes: Processes, values: Sequence[torch.Tensor], batches: Seq
 def _batch_loss(engine: Engine, backbone: Backbone, loss: Loss, batch: Batch, config: RunConfig) -> torch.Tensor:
     """The weighted loss of a batch, a scalar with its gradient."""
     flow = FlowStep(batch.clean, batch.noise, batch.sigma)
-    with engine.autocast(), _dropout(config, batch.number, engine.device):
+    kept = offloaded_activations(backbone.trainable, config.training.activation_offload)
+    with engine.autocast(), _dropout(config, batch.number, engine.device), kept:
         velocity = backbone.velocity(flow.noisy, batch.sigma, batch.conditioning, config.flow.guidance)
     weight = sigma_weight(batch.sigma, config.flow.weighting)
     return (weight * loss(velocity, flow)).mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -55,6 +57,12 @@ class CachedSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def contents(self) -> str:
+        """A digest of the files of all pictures, in their order."""
+        files = [[index, original.facts.digest] for index, original in sorted(self.originals.items())]
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     def key(self, view: View) -> str:
         """The key of a view's latent.
