@@ -147,6 +147,8 @@ def mode_cdf(scale: float) -> Callable[[Any], Any]:
         ({"density": "mode"}, mode_cdf(1.29)),
         ({"density": "mode", "mode_scale": -0.8}, mode_cdf(-0.8)),
         ({"density": "mode", "mode_scale": 0.0}, stats.uniform.cdf),
+        ({"density": "beta"}, stats.beta(2, 4).cdf),
+        ({"density": "beta", "alpha": 0.7, "beta": 1.3}, stats.beta(0.7, 1.3).cdf),
     ],
 )
 def test_drawn_sigmas_follow_their_density(options: dict[str, Any], cdf: Callable[[Any], Any]) -> None:

@@ -48,13 +48,13 @@ NAMES = [
 ]
 
 MODULES = {
-    "autoencoder": "decode encode footprint own_downscale",
+    "autoencoder": "Posterior decode encode footprint own_downscale posterior",
     "backbones": "ExactAutoencoder computing_device computing_dtype flag flow_scheduler "
     "freeze load_pipeline modules number one_of optional resident "
     "save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity per_sample resolution_shift "
     "sample_sigma shift_sigma sigma_weight velocity_from_clean",
-    "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe "
+    "images": "MAX_PIXELS Crop Cut list_pictures open_picture picture_size read_recipe "
     "save_picture to_float to_picture to_tensor to_uint8",
     "testing": "check_against_diffusers check_backbone check_dataset check_loss check_metric check_shapes",
 }
@@ -108,6 +108,8 @@ FUNCTIONS = {
     "autoencoder.footprint": "(vae: Any, height: int, width: int, *, downscale: int, memory_gb: float "
     "| None = None, encoding: bool = False) -> int",
     "autoencoder.own_downscale": "(vae: Any) -> int",
+    "autoencoder.posterior": "(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) "
+    "-> Posterior",
     "backbones.ExactAutoencoder": "(vae: Any, downscale: int, memory_gb: float | None = None) -> None",
     "backbones.ExactAutoencoder.decode": "(self, latent: Tensor) -> Tensor",
     "backbones.ExactAutoencoder.encode": "(self, pixels: Tensor) -> Tensor",
@@ -133,8 +135,9 @@ FUNCTIONS = {
     "flow.per_sample": "(sigma: Tensor) -> Tensor",
     "flow.resolution_shift": "(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float",
     "flow.sample_sigma": "(count: int, *, density: Density = logit-normal, mean: float = 0.0, "
-    "std: float = 1.0, mode_scale: float = 1.29, shift: float = 1.0, "
-    "generator: torch.Generator | None = None) -> Tensor",
+    "std: float = 1.0, mode_scale: float = 1.29, alpha: float = 2.0, beta: "
+    "float = 4.0, shift: float = 1.0, generator: torch.Generator | None = "
+    "None) -> Tensor",
     "flow.shift_sigma": "(sigma: Tensor, shift: float) -> Tensor",
     "flow.sigma_weight": "(sigma: Tensor, weighting: Weighting) -> Tensor",
     "flow.velocity_from_clean": "(noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor",
@@ -170,7 +173,7 @@ FIELDS = {
     "Placement": ["device", "dtype", "revision", "variant", "transformer", "offload", "quantize", "memory_gb"],
     "Preset": ["size", "steps", "guidance", "shift", "downscale"],
     "Run": ["output_dir", "steps", "losses"],
-    "Sample": ["id", "caption", "source"],
+    "Sample": ["id", "caption", "source", "size"],
     "SamplingDefaults": ["size", "steps", "guidance", "embedded_guidance"],
     "SamplingSettings": ["width", "height", "steps", "guidance", "shift", "negative_prompt"],
     "Score": ["metric", "value", "unit", "count", "higher_is_better", "settings", "details"],
@@ -182,7 +185,7 @@ HOOKS = [
 
 OPTIONS = {
     "demo": "--output=demo --steps",
-    "train": "recipe --set --resume --device --memory-gb",
+    "train": "recipe --set --resume --dry-run --device --memory-gb",
     "generate": "prompts --prompts --prompt-option --recipe --allow-download --model=tiny-sd3 --adapter "
     "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
     "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "
@@ -209,18 +212,36 @@ SETTINGS = {
     "variant": None,
     "transformer": None,
     "backbone": {},
-    "data": {"width": None, "height": None, "crop": "center", "flip": False},
-    "flow": {
-        "density": "logit-normal", "mean": 0.0, "std": 1.0, "mode_scale": 1.29, "shift": 1.0, "weighting": "none",
-        "guidance": None,
+    "data": {
+        "width": None, "height": None, "crop": "center", "flip": False, "crops": None, "enlarge": False,
+        "buckets": "off", "cache": "auto", "cache_dtype": "bfloat16", "posterior": "mode", "unreadable": "stop",
+        "workers": 2,
     },
-    "optimizer": {"name": "adamw", "lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-4},
-    "schedule": {"name": "constant", "warmup_steps": 0},
+    "flow": {
+        "density": "logit-normal", "mean": 0.0, "std": 1.0, "mode_scale": 1.29, "alpha": 2.0, "beta": 4.0,
+        "shift": None, "weighting": "none", "guidance": None,
+    },
+    "optimizer": {
+        "name": "adamw", "lr": 0.0001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-08, "weight_decay": 0.0001,
+        "options": {},
+    },
+    "schedule": {
+        "name": "constant", "warmup_steps": 0,
+    },
     "training": {
         "steps": 1000, "batch_size": 1, "accumulation": 1, "clip": 1.0, "gradient_checkpointing": False,
-        "precision": "no", "caption_dropout": 0.1, "save_every": 500,
+        "activation_offload": False, "precision": "no", "caption_dropout": 0.1, "save_every": 500, "keep_last": 2,
+        "keep_every": 0, "max_skipped": 10,
     },
     "adapter": None,
+    "parallel": {
+        "strategy": "auto", "offload": "none", "context": 1,
+    },
+    "ema": None,
+    "validation": None,
+    "tracking": {
+        "trackers": (), "project": "d4k", "name": None,
+    },
 }  # fmt: skip
 
 

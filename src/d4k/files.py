@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,10 +27,13 @@ __all__ = [
     "is_file",
     "is_folder",
     "parse_json",
+    "parse_json_line",
     "read_bytes",
     "read_json",
     "read_json_line",
+    "refuse_unwritable",
     "refuse_used",
+    "remove_folder",
     "sweep",
     "write_json",
     "write_text",
@@ -77,6 +80,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _swap(temporary, path)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder: to whoever looks at its name it is whole, or gone, also after a kill; `sweep` finds the rest.
+
+    Raises:
+        OutputError: it cannot be moved away, and is as it was.
+    """
+    with _as_output_error(path), _beside(path) as temporary:
+        path.replace(temporary)
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A path of the same name in a locked folder beside `path`; the folder is removed in the end."""
@@ -85,9 +98,11 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:  # Ctrl-C in the middle of it must not leave a lock that a later sweep in this process would respect
+            if lock is not None:
+                os.close(lock)
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
@@ -161,8 +176,12 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def refuse_used(path: Path) -> None:
+def refuse_used(path: Path, besides: Container[str] = ()) -> None:
     """Accept a path that does not exist or is an empty folder, and make nothing; leftovers in it are swept away.
+
+    Args:
+        path: to look at.
+        besides: names that may be in the folder all the same.
 
     Raises:
         OutputError: it is a file, or a folder with something in it.
@@ -171,8 +190,20 @@ def refuse_used(path: Path) -> None:
         if path.exists() and not path.is_dir():
             raise OutputError(f"output folder {path} is a file; name another")
         sweep(path)
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(found.name not in besides for found in path.iterdir()):
             raise OutputError(f"output folder {path} exists and is not empty; name another, or empty it first")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that could not be made, or into which nothing could be written; nothing stays of the trial.
+
+    Raises:
+        OutputError: it could not; the message says why.
+    """
+    with _as_output_error(folder):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=SUFFIX, dir=there):
+            pass
 
 
 def empty_folder(path: Path) -> Path:
@@ -275,8 +306,8 @@ def read_json(path: Path, error: type[D4KError], *, finite: bool = True) -> Any:
     return parse_json(read_bytes(path, error), path, error, finite=finite)
 
 
-def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
-    """The object in one line of a JSONL file.
+def parse_json_line(line: str | bytes, path: Path, number: int) -> Any:
+    """The value in one line of a JSONL file, as `parse_json` reads it.
 
     Args:
         line: one line.
@@ -287,9 +318,18 @@ def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]
         DataError: it is none; `path` and `line` are set.
     """
     try:
-        row = parse_json(line, f"{path}, line {number}", DataError)
+        return parse_json(line, f"{path}, line {number}", DataError)
     except DataError as error:
         raise DataError(str(error), path, number) from error
+
+
+def read_json_line(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
+    """As `parse_json_line`, of a line that must hold an object.
+
+    Raises:
+        DataError: it holds none; `path` and `line` are set.
+    """
+    row = parse_json_line(line, path, number)
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {number} holds a {type(row).__name__}, not a JSON object", path, number)
     return row

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,6 +95,8 @@ def sample_sigma(
     mean: float = 0.0,
     std: float = 1.0,
     mode_scale: float = 1.29,
+    alpha: float = 2.0,
+    beta: float = 4.0,
     shift: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -101,10 +104,13 @@ def sample_sigma(
 
     Args:
         count: B.
-        density: `uniform` on [0, 1]; `logit-normal`, the sigmoid of N(mean, std); `mode`, heavier in the middle.
+        density: `uniform` on [0, 1]; `logit-normal`, the sigmoid of N(mean, std); `mode`, heavier in the middle;
+            `beta`, the beta distribution.
         mean: of the logit-normal density.
         std: of the logit-normal density.
         mode_scale: s of the mode density, in [-1, 2 / (pi - 2)].
+        alpha: first parameter of the beta density, above 0.
+        beta: second parameter of the beta density, above 0; UltraHR trains with 2 and 4, which prefers low levels.
         shift: applied afterwards, see `shift_sigma`.
         generator: on the CPU.
 
@@ -122,6 +128,9 @@ def sample_sigma(
         sigma = torch.rand(count, generator=generator)
         if density == "mode":
             sigma = 1 - sigma - mode_scale * (torch.cos(math.pi / 2 * sigma) ** 2 - 1 + sigma)
+    elif density == "beta":
+        seed = int(torch.randint(2**62, (), generator=generator))
+        sigma = torch.from_numpy(np.random.default_rng(seed).beta(alpha, beta, count)).float()
     else:
         raise ConfigError(f"unknown density '{density}'; allowed: {', '.join(get_args(Density))}")
     return shift_sigma(sigma, shift)

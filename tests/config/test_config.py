@@ -105,7 +105,26 @@ def test_sections_that_are_objects_already_are_taken() -> None:
             r"training.caption_dropout must be a number of at least 0 and at most 1, got 1.1",
         ),
         ({**LEAST, "optimizer": {"lr": 0}}, r"optimizer.lr must be a number above 0, got 0"),
-        ({**LEAST, "optimizer": {"name": "sgd"}}, r"optimizer.name must be one of adamw, adamw-8bit, got 'sgd'"),
+        ({**LEAST, "optimizer": {"name": "a b:C"}}, r"optimizer.name must be one of .*, got 'a b:C'"),
+        ({**LEAST, "flow": {"shift": "scheduler"}}, r"flow.shift must be a number above 0.*; 'auto' is allowed too"),
+        ({**LEAST, "flow": {"shift": 0}}, r"flow.shift must be a number above 0, got 0; 'auto' is allowed too"),
+        (
+            {**LEAST, "data": {"buckets": "on"}},
+            r"data.buckets must be one of off, auto, or a list of sizes .*, got 'on'",
+        ),
+        ({**LEAST, "data": {"buckets": ["4096"]}}, r"data.buckets must be .* such as 3072x4096, got \('4096',\)"),
+        ({**LEAST, "data": {"buckets": []}}, r"data.buckets must be .* such as 3072x4096, got \(\)"),
+        ({**LEAST, "validation": {"sigmas": [0.5, 2]}}, r"validation.sigmas must be a list of numbers from 0 to 1"),
+        ({**LEAST, "validation": {"prompts": "a cat"}}, r"validation.prompts must be a list of words, got 'a cat'"),
+        ({**LEAST, "ema": {"decay": 1}}, r"ema.decay must be a number of at least 0 and below 1, got 1"),
+        (
+            {**LEAST, "parallel": {"strategy": "zero2"}},
+            r"parallel.strategy must be one of auto, ddp, fsdp2, got 'zero2'",
+        ),
+        (
+            {**LEAST, "optimizer": {"name": "sgd"}},
+            r"optimizer.name must be one of adamw, adamw-8bit, .*, muon, or a class as module:Class, got 'sgd'",
+        ),
         (
             {**LEAST, "optimizer": {"beta1": 1.0}},
             r"optimizer.beta1 must be a number of at least 0 and below 1, got 1.0",
@@ -115,7 +134,10 @@ def test_sections_that_are_objects_already_are_taken() -> None:
         ({**LEAST, "schedule": {"warmup_steps": -1}}, r"schedule.warmup_steps must be a whole number of at least 0"),
         ({**LEAST, "data": {"width": 0}}, r"data.width must be a whole number of at least 1, got 0"),
         ({**LEAST, "data": {"crop": "left"}}, r"data.crop must be one of center, random, got 'left'"),
-        ({**LEAST, "flow": {"density": "x"}}, r"flow.density must be one of uniform, logit-normal, mode, got 'x'"),
+        (
+            {**LEAST, "flow": {"density": "x"}},
+            r"flow.density must be one of uniform, logit-normal, mode, beta, got 'x'",
+        ),
         (
             {**LEAST, "flow": {"mode_scale": 2.0}},
             r"flow.mode_scale must be a number of at least -1 and at most 1.75194, got 2.0",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from d4k.datasets import FolderDataset
-from d4k.models import CARD, Training
+from d4k.models import CARD, Model, ModelRef, Training
 from d4k.training import MSELoss, train, trained_with
 
 Config = Callable[..., Any]
@@ -45,6 +45,6 @@ def test_the_card_keeps_what_is_known(backbone: Any, photos: Path, run_config: C
     """Without what is not; beside the model, and beside an adapter."""
     for name, sections in [("model", {}), ("adapter", {"adapter": {"targets": ["out"]}})]:
         config = run_config(name, data={"width": 8}, training={"steps": 1}, **sections)
-        run = train(backbone, FolderDataset(photos), MSELoss(), config, card=("fake", {}))
+        run = train(backbone, FolderDataset(photos), MSELoss(), config, model=Model(ModelRef("fake-model"), "fake", ""))
         card = json.loads((run.output_dir / name / CARD).read_text())
         assert card["training"] == {"width": 8, "height": 16, "options": {"shape": "round"}}

@@ -38,7 +38,9 @@ def test_a_run_has_a_cache_where_views_come_back(
     run_config: Config, tmp_path: Path, data: dict[str, Any], wanted: Any
 ) -> None:
     """By itself it lies beside the folder of the run, so that runs share it."""
-    assert cache_folder(run_config(data=data)) == (tmp_path / wanted if isinstance(wanted, str) else wanted)
+    assert cache_folder(run_config(data={"cache": "auto", **data})) == (
+        tmp_path / wanted if isinstance(wanted, str) else wanted
+    )
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,9 @@ def merge_adapters(module: nn.Module, loaded: LoadedModel) -> LoadedModel:
 
     Raises:
         CheckpointError: a sum is not finite; the denoiser must be loaded again.
+        ConfigError: its weights are held in fewer bits, which a sum would be rounded to.
     """
+    loaded.refuse("merge adapters into", "quantize")
     active = [used for used in loaded.adapters.values() if used.scale]
     if active:
         names = [used.name for used in active]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from d4k.config import with_settings
 from d4k.errors import ConfigError, DataError, did_you_mean
+from d4k.files import parse_json, parse_json_line
 from d4k.plugins import create, registry
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _parse(text: str, path: Path) -> Iterator[Job]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix.lower() == ".jsonl":
         for number, line in lines:
-            yield _job(_loads(line, path, number), path, f"line {number}", number)
+            yield _job(parse_json_line(line, path, number), path, f"line {number}", number)
         return
     _refuse_json(text, lines, path)
     for number, line in lines:
@@ -93,7 +93,7 @@ def _parse(text: str, path: Path) -> Iterator[Job]:
 
 
 def _array(text: str, path: Path) -> Iterator[Job]:
-    rows = _loads(text, path)
+    rows = parse_json(text, path, DataError)
     if not isinstance(rows, list):
         raise DataError(
             f'{path} must hold an array such as ["a cat", {{"text": "a dog", "seed": 1}}]; for one object a line, '
@@ -103,23 +103,14 @@ def _array(text: str, path: Path) -> Iterator[Job]:
         yield _job(row, path, f"entry {number}")
 
 
-def _loads(text: str, path: Path, number: int | None = None) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and deep nesting
-        line = error.lineno if number is None and isinstance(error, json.JSONDecodeError) else number
-        where = "" if line is None else f", line {line}"
-        raise DataError(f"{path}{where}: not JSON ({getattr(error, 'msg', error)})", path, line) from error
-
-
 def _refuse_json(text: str, lines: Sequence[tuple[int, str]], path: Path) -> None:
     """Refuse JSON under another ending, which would be generated word for word."""
     if not lines or lines[0][1][0] not in "{[":
         return
     for candidate, ending in ((lines[0][1], ".jsonl"), (text, ".json")):
         try:
-            found = json.loads(candidate)
-        except (ValueError, RecursionError):
+            found = parse_json(candidate, path, DataError)
+        except DataError:
             continue
         if isinstance(found, dict if ending == ".jsonl" else list):
             raise DataError(f"{path} looks like JSON; call it {path.stem}{ending} to have its objects read", path)

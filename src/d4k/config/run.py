@@ -147,6 +147,11 @@ class FlowSettings:
     weighting: Weighting = field(default="none", validator=one_of(*WEIGHTINGS))
     guidance: float | None = field(default=None, validator=optional(number(0)))
 
+    @property
+    def recorded_shift(self) -> float | None:
+        """The shift that pictures must be sampled with afterwards; None leaves it to their size."""
+        return self.shift if isinstance(self.shift, int | float) and self.shift != 1 else None
+
 
 @frozen
 class OptimizerSettings:

@@ -50,7 +50,7 @@ from d4k.models.reference import (
     first_said,
     split_settings,
 )
-from d4k.models.run_folder import OPTIMIZER, STATE, TRAINABLE, RunFolder
+from d4k.models.run_folder import EMA, OPTIMIZER, ROWS, SHARDS, STATE, TRAINABLE, RunFolder
 from d4k.models.shapes import Tokenizer, config_reader, empty_pipeline
 from d4k.models.speed import STEP_CACHES, holding_step_cache, speed_up
 
@@ -60,13 +60,16 @@ __all__ = [
     "CARD",
     "DENOISER",
     "DTYPES",
+    "EMA",
     "NAMES",
     "OFFLINE",
     "OFFLOADS",
     "OPTIMIZER",
     "PART_WEIGHTS",
     "QUANTIZERS",
+    "ROWS",
     "SAFE",
+    "SHARDS",
     "STATE",
     "STEP_CACHES",
     "TRAINABLE",

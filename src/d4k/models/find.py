@@ -13,7 +13,7 @@ from d4k.files import is_file, is_folder
 from d4k.models.card import CARD, Card, fetch_json, read_card
 from d4k.models.hub import OFFLINE
 from d4k.models.reference import Model, ModelRef, Training, first_said
-from d4k.models.run_folder import TRAINABLE, RunFolder
+from d4k.models.run_folder import SHARDS, TRAINABLE, RunFolder
 from d4k.plugins import Entry, registry
 
 __all__ = ["find_model", "registered_checkpoint"]
@@ -76,7 +76,7 @@ def _find(ref: ModelRef, depth: int, configs: bool) -> tuple[Model, Card, Entry 
         first_said(own.options, told, card.options),
         card.training if own.training == Training() else own.training,
     )
-    return evolve(found, transformer=location if state is None else str(state / TRAINABLE)), merged, entry
+    return evolve(found, transformer=location if state is None else _denoiser(state)), merged, entry
 
 
 def _find_whole(ref: ModelRef, depth: int, configs: bool) -> tuple[Model, Card, Entry | None]:
@@ -146,11 +146,10 @@ def _from_state(state: Path, depth: int, configs: bool) -> tuple[Model, Card, En
         raise CheckpointError(f"{state} holds the state of an adapter, which is no model: {way}")
     began = ModelRef(config.model, config.revision, config.variant, config.transformer)
     found, own, entry = _find(began, depth + 1, configs)
-    shift = config.flow.shift if isinstance(config.flow.shift, float | int) and config.flow.shift != 1 else None
-    learnt = Training(config.data.width, config.data.height, shift=shift)
+    learnt = Training(config.data.width, config.data.height, shift=config.flow.recorded_shift)
     options = first_said(config.backbone, own.options)
     return (
-        evolve(found, transformer=str(state / TRAINABLE)),
+        evolve(found, transformer=_denoiser(state)),
         Card(own.backbone, options, learnt.over(own.training)),
         entry,
     )
@@ -159,6 +158,16 @@ def _from_state(state: Path, depth: int, configs: bool) -> tuple[Model, Card, En
 def _state(folder: Path) -> Path | None:
     """The checkpoint that a folder is, or the newest of the run that it is."""
     return folder if is_file(folder / TRAINABLE, CheckpointError) else RunFolder(folder).latest_state()
+
+
+def _denoiser(state: Path) -> str:
+    """The file of the weights in a checkpoint of a run that trains all of them."""
+    if is_folder(state / SHARDS, CheckpointError):
+        raise CheckpointError(
+            f"{state} holds its weights in the shares of several processes (FSDP2), which is no model: finish its run "
+            "with d4k train --resume, which gathers them"
+        )
+    return str(state / TRAINABLE)
 
 
 def _check_hub_id(name: str) -> None:

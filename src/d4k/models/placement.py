@@ -75,7 +75,7 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
     return None if precision == "no" else DTYPES[PRECISIONS[precision]]
 
 
-def training_dtype(precision: str, *, adapter: bool) -> str:
+def training_dtype(precision: str, *, adapter: bool, optimizer: str = "adamw") -> str:
     """The dtype that a model is loaded in to be trained, a key of `DTYPES`.
 
     Weights that are trained need all their digits; those under an adapter no more than they are computed with.
@@ -83,11 +83,12 @@ def training_dtype(precision: str, *, adapter: bool) -> str:
     Args:
         precision: mixed precision of the run: "no", "bf16" or "fp16".
         adapter: whether an adapter is trained in place of the weights.
+        optimizer: name; `adamw-bf16` rounds at random, so that bfloat16 has digits enough for it.
 
     >>> training_dtype("bf16", adapter=True), training_dtype("bf16", adapter=False)
     ('bfloat16', 'float32')
     """
-    return PRECISIONS[precision] if adapter else "float32"
+    return PRECISIONS[precision] if adapter else "bfloat16" if optimizer == "adamw-bf16" else "float32"
 
 
 DENOISER = "transformer"

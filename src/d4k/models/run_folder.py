@@ -9,16 +9,26 @@ from attrs import frozen
 from d4k.errors import CheckpointError
 from d4k.files import is_folder
 
-__all__ = ["OPTIMIZER", "STATE", "TRAINABLE", "RunFolder"]
+__all__ = ["EMA", "OPTIMIZER", "ROWS", "SHARDS", "STATE", "TRAINABLE", "RunFolder"]
 
 TRAINABLE = "trainable.safetensors"
-"""In a checkpoint of a run: the weights that the run changes."""
+"""In a checkpoint of a run: the weights that the run changes; with FSDP2 they are in `SHARDS`."""
 
 OPTIMIZER = "optimizer.pt"
 """In a checkpoint of a run: the state of the optimizer and of its schedule."""
 
 STATE = "state.json"
 """In a checkpoint of a run: its format and the number of steps done; a checkpoint without it is not whole."""
+
+
+EMA = "ema.safetensors"
+"""In a checkpoint of a run that keeps one: the moving average of those weights."""
+
+ROWS = "losses.jsonl"
+"""In a checkpoint of a run: the losses up to it, one line of JSON a step."""
+
+SHARDS = "shards"
+"""In a checkpoint of a run with FSDP2: the folder of weights, state of the optimizer and average, a file a process."""
 
 
 @frozen
@@ -48,6 +58,16 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """The folder that TensorBoard reads."""
         return self.path / "tensorboard"
+
+    @property
+    def validation(self) -> Path:
+        """The folder of what was looked at while the model trained: pictures, and losses on what is held out."""
+        return self.path / "validation"
+
+    @property
+    def tracking(self) -> Path:
+        """The folder of what trackers keep on this disk."""
+        return self.path / "tracking"
 
     @property
     def checkpoints(self) -> Path:

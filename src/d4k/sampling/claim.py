@@ -6,15 +6,15 @@ to. The system releases the lock of a process that ends in any way, so that a cr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from d4k.errors import OutputError
+from d4k.locks import is_held, output_errors, remove_lock
 
-__all__ = ["Claim", "held", "output_errors"]
+__all__ = ["Claim"]
 
 PREFIX = ".d4k-generate"
 
@@ -46,7 +46,7 @@ class Claim:
     def __enter__(self) -> Claim:
         with output_errors(self.folder), self.alone():
             for file in self._locks():
-                if _is_held(file):
+                if is_held(file):
                     self.first = False
                     if not file.name.startswith(self.family) or file.name == self.name:
                         raise OutputError(
@@ -58,57 +58,9 @@ class Claim:
 
     def __exit__(self, *exception: object) -> None:
         with suppress(OSError), self.alone():  # the folder may have been taken away
-            _remove(self._own)
+            remove_lock(self._own)
             if not self._locks():
-                _remove(self._one_at_a_time)
+                remove_lock(self._one_at_a_time)
 
     def _locks(self) -> list[Path]:
         return sorted(self.folder.glob(f"{PREFIX}-*.lock"))
-
-
-@contextmanager
-def held(file: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock on a hidden file, which is removed afterwards.
-
-    Raises:
-        OutputError: another process holds it, which `refusal` says, or it cannot be made.
-    """
-    lock = FileLock(file)
-    with output_errors(file):
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise OutputError(refusal) from error
-    try:
-        yield
-    finally:
-        _remove(lock)
-
-
-@contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into one that names what could not be written."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write into {path}: {error.strerror or error}; name another folder") from error
-
-
-def _is_held(file: Path) -> bool:
-    """Whether a process that lives holds a lock; the file of one that does not is removed."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    _remove(lock)
-    return False
-
-
-def _remove(lock: FileLock) -> None:
-    """Remove the file of a lock that is held, then release it: in this order nobody else can hold what is removed."""
-    with suppress(OSError):  # Windows removes no file that is open
-        Path(lock.lock_file).unlink()
-    lock.release(force=True)

@@ -22,7 +22,8 @@ from PIL import Image
 
 from d4k.errors import ConfigError, OutputError
 from d4k.images import read_recipe, save_picture
-from d4k.sampling.claim import Claim, output_errors
+from d4k.locks import output_errors
+from d4k.sampling.claim import Claim
 from d4k.sampling.index import Index, line_of
 from d4k.sampling.jobs import Job, Target, name_files
 from d4k.sampling.loop import SamplingStep

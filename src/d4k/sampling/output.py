@@ -12,7 +12,7 @@ from PIL import Image
 
 from d4k.errors import ConfigError, OutputError
 from d4k.images import save_picture
-from d4k.sampling.claim import held, output_errors
+from d4k.locks import held, output_errors
 from d4k.sampling.index import INDEX
 
 __all__ = ["PICTURES", "check_output", "is_file", "made", "new_file", "visible"]

@@ -15,9 +15,13 @@ from d4k.models import Model, Training, first_said, refuse_too_large
 from d4k.plugins import registry
 from d4k.protocols import Backbone, LatentSpec
 
-__all__ = ["SamplingSettings", "check_size", "choose_settings", "deviations"]
+__all__ = ["SCHEDULER", "SamplingSettings", "check_size", "choose_settings", "deviations"]
 
 SCHEDULER = "scheduler"
+"""In place of a shift: that of the model's own scheduler."""
+
+OTHER_SIZE = 1.5
+"""A picture of so many times more or fewer pixels than those trained is sampled at another size."""
 
 
 def _check_shift(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -94,12 +98,19 @@ def choose_settings(backbone: Backbone, model: Model, given: Mapping[str, Any]) 
 
 
 def deviations(backbone: Backbone, training: Training, settings: SamplingSettings) -> Iterator[str]:
-    """What a picture would be sampled with otherwise than `training` says, in words; another size is none."""
+    """What a picture would be sampled with otherwise than `training` says, in words.
+
+    Another shape of about as many pixels is no other size.
+    """
     now = {**backbone.trained_options, "guidance": settings.guidance, "shift": settings.shift}
     trained = {**training.options, **training.sampling}
     for name, value in now.items():
         if trained.get(name, value) != value:
             yield f"{name} {value}, trained {trained[name]}"
+    if training.width and training.height:
+        ratio = settings.width * settings.height / (training.width * training.height)
+        if max(ratio, 1 / ratio) > OTHER_SIZE:
+            yield f"size {settings.width}x{settings.height}, trained {training.width}x{training.height}"
 
 
 def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this model") -> None:

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from weakref import WeakSet
 
 import torch
-from accelerate.utils import get_cpu_distributed_information
 
 from d4k.adapters import TRAINED, check_targets, loaded_adapters
 from d4k.config import RunConfig
 from d4k.errors import ConfigError
 from d4k.images import Crop
-from d4k.models import adapter_numbers, refuse_large_training
+from d4k.models import LoadedModel, adapter_numbers, refuse_large_training
 from d4k.protocols import Backbone
 
-__all__ = ["refuse_several_processes"]
-
-OFF = ("", "0", "f", "false", "n", "no", "off")
-STRATEGIES = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
-}
+__all__: list[str] = []
 
 changed: WeakSet[torch.nn.Module] = WeakSet()
 """Denoisers whose own weights an interrupted run has changed, so that no name or folder stands for them."""
-
-
-def refuse_several_processes() -> None:
-    """Refuse to train where a launcher shares the work between processes.
-
-    Raises:
-        ConfigError: there are several processes, or accelerate is told to use FSDP or DeepSpeed.
-    """
-    strategy = next((word for name, word in STRATEGIES.items() if os.environ.get(name, "").lower() not in OFF), None)
-    if strategy is not None:
-        raise ConfigError(f"training does not work with {strategy} yet: start d4k train without accelerate launch")
-    processes = get_cpu_distributed_information().world_size  # of any launcher, not of CPUs only
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        processes = max(processes, torch.distributed.get_world_size())
-    if processes > 1:
-        raise ConfigError(
-            f"training works in one process, and a launcher started {processes}: start d4k train without torchrun, "
-            "accelerate launch or mpirun; training.accumulation makes up for the other devices"
-        )
 
 
 def check_adapters(module: torch.nn.Module, config: RunConfig, resume: bool) -> None:
@@ -74,6 +45,8 @@ def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
     other = next((str(dtype).removeprefix("torch.") for dtype in dtypes if dtype != torch.float32), None)
     if other is None:
         return
+    if config.adapter is None and config.optimizer.name == "adamw-bf16" and other == "bfloat16":
+        return
     if config.adapter is None:
         raise ConfigError(
             f"the model's weights are {other}, which rounds most updates of a fine-tune away: load the model in "
@@ -83,6 +56,21 @@ def check_precision(module: torch.nn.Module, config: RunConfig) -> None:
         raise ConfigError(
             f"the model's weights are {other}, and training.precision = 'no' computes in "
             "float32; set it to 'bf16' or 'fp16', or load the model in float32"
+        )
+
+
+def check_quantized(loaded: LoadedModel, config: RunConfig) -> None:
+    """Refuse a model in fewer bits unless an adapter is trained over it, and the run says so.
+
+    Raises:
+        ConfigError: how the model was loaded and `adapter.quantize` differ.
+    """
+    if config.adapter is None:
+        loaded.refuse("fine-tune all weights of", "quantize")
+    elif config.adapter.quantize != loaded.loading.quantize:
+        raise ConfigError(
+            f"adapter.quantize is {config.adapter.quantize or 'left out'}, and the model was loaded with quantize="
+            f"{loaded.loading.quantize}: make them agree"
         )
 
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+import torch
+from attrs import evolve, frozen
 
 from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
 from d4k.errors import ConfigError
-from d4k.files import refuse_used
+from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
-from d4k.training.result import trained_with
+from d4k.training.checks import check_quantized
+from d4k.training.data.measured import Measured
+from d4k.training.folder import check_folder
+from d4k.training.launch import check_launch, chosen_strategy, joined
+from d4k.training.processes import Processes
+from d4k.training.refusals import outline, refuse_hopeless, refuse_pictures
+from d4k.training.result import trained_model
 from d4k.training.run import Run, train
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import check_validation
 
-__all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
+__all__ = ["Opened", "as_component", "fine_tune", "opened", "origin", "train_from_config"]
 
 
 def fine_tune(
@@ -30,6 +40,7 @@ def fine_tune(
     loss: str | Loss | None = None,
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Run, LoadedModel]:
     """Fine-tune a model in place; see `d4k.Pipeline.run`.
 
@@ -41,6 +52,7 @@ def fine_tune(
         loss: likewise.
         resume: go on from the newest checkpoint in the output folder.
         on_step: called with each step and its loss.
+        device: where this process computes; None is where the weights are.
 
     Returns:
         The run, and what is known of the model now.
@@ -48,7 +60,8 @@ def fine_tune(
     Raises:
         ConfigError: the model was loaded in a way that cannot be trained, or a setting does not suit it.
     """
-    loaded.refuse("fine-tune", "offload", "quantize", "step_cache")
+    loaded.refuse("fine-tune", "offload", "step_cache")
+    check_quantized(loaded, config)
     if config.adapter is not None and loaded.merged:
         raise ConfigError(
             "the model holds merged adapters and is in no folder, so that a new adapter's record could not name it: "
@@ -56,13 +69,8 @@ def fine_tune(
         )
     chosen = _given("dataset", dataset, config.dataset)
     objective = _given("loss", loss, config.loss)
-    training = trained_with(backbone, config)
-    options = {**loaded.model.options, **backbone.trained_options}
-    options |= {name: value for name, value in training.sampling.items() if name in options}
-    run = train(
-        backbone, chosen, objective, config, resume=resume, card=(loaded.model.backbone, options), on_step=on_step
-    )
-    model = evolve(loaded.model, options=options, training=training)
+    run = train(backbone, chosen, objective, config, resume=resume, model=loaded.model, on_step=on_step, device=device)
+    model = trained_model(backbone, loaded.model, config)
     if run.adapter is None:
         return run, evolve(loaded, model=model, weights=ModelRef(str(run.model)), merged=())
     used = AppliedAdapter(TRAINED, str(run.adapter), read_adapter(run.adapter).sha256)
@@ -97,13 +105,73 @@ def train_from_config(
         memory_gb: as of `d4k.Loading`.
         resume: go on from the newest checkpoint in the output folder.
     """
-    if not resume:
-        refuse_used(Path(config.output_dir))
-    dataset, loss = _given("dataset", None, config.dataset), _given("loss", None, config.loss)
-    dtype = training_dtype(config.training.precision, adapter=config.adapter is not None)
+    with opened(config, device=device, memory_gb=memory_gb, resume=resume) as it:
+        return fine_tune(
+            it.backbone, it.loaded, config, dataset=it.dataset, loss=it.loss, resume=resume, device=it.device
+        )[0]
+
+
+@frozen(eq=False)
+class Opened:
+    """What the configuration of a run names.
+
+    Args:
+        backbone: loaded.
+        loaded: what is known of the model.
+        dataset: its pictures are measured.
+        loss: from a predicted velocity and a step to (B,).
+        device: where this process computes.
+    """
+
+    backbone: Backbone
+    loaded: LoadedModel
+    dataset: Dataset
+    loss: Loss
+    device: torch.device
+
+
+@contextmanager
+def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, resume: bool) -> Iterator[Opened]:
+    """Refuse what cannot work, and then load the model; while it is open the processes can speak to each other.
+
+    Args:
+        config: of the run.
+        device: as of `d4k.Loading`.
+        memory_gb: as of `d4k.Loading`.
+        resume: the run goes on from its newest checkpoint.
+    """
+    check_launch(config)
+    check_validation(config)
+    check_tracking(config)
+    place = choose_device(device)
+    with joined(config, place):
+        processes = Processes()
+        with processes.together():
+            if processes.first:
+                check_folder(config, resume=resume)
+            dataset, loss = Measured(_given("dataset", None, config.dataset)), _given("loss", None, config.loss)
+            refuse_hopeless(config, dataset, place, processes.count)
+            sketch = outline(config)
+            if sketch is not None:
+                refuse_pictures(sketch, dataset, config, processes.count)
+            backbone, loaded = _load(config, place, memory_gb)
+        yield Opened(backbone, loaded, dataset, loss, place)
+
+
+def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
+    """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
+    adapter = config.adapter
+    dtype = training_dtype(config.training.precision, adapter=adapter is not None, optimizer=config.optimizer.name)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)
-    backbone, loaded = load_model(ref, Loading(device=device, dtype=dtype, memory_gb=memory_gb))
-    return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume)[0]
+    shared = chosen_strategy(config) == "fsdp2"
+    bits = None if adapter is None else adapter.quantize
+    loading = Loading(device="cpu" if shared else str(device), dtype=dtype, memory_gb=memory_gb, quantize=bits)
+    backbone, loaded = load_model(ref, loading)
+    if shared:
+        for part in backbone.components.values():
+            if part is not backbone.trainable:
+                part.to(device)
+    return backbone, loaded
 
 
 def as_component(given: object, options: Mapping[str, Any] | None) -> dict[str, Any]:

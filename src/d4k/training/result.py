@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from attrs import evolve
 
 from d4k.adapters import ADAPTER_WEIGHTS, trained_adapter, write_adapter
 from d4k.config import RunConfig
 from d4k.files import atomic_folder
-from d4k.models import Card, ModelRef, RunFolder, Training, write_card
+from d4k.models import Card, Model, ModelRef, RunFolder, Training, write_card
 from d4k.protocols import Backbone
 
-__all__ = ["trained_with"]
+__all__ = ["trained_model", "trained_with"]
 
 
 def trained_with(backbone: Backbone, config: RunConfig) -> Training:
@@ -23,28 +22,42 @@ def trained_with(backbone: Backbone, config: RunConfig) -> Training:
 
     Returns:
         The size in pixels; the backbone's options that a trained model must be sampled with; the embedded guidance
-        where it is an input of the denoiser; the shift of the noise levels where it is not 1.
+        where it is an input of the denoiser; the shift of the noise levels where it is not 1; the decay of the moving
+        average where that is what is saved.
     """
     size, embedded, flow = backbone.defaults.size, backbone.defaults.embedded_guidance, config.flow
     return Training(
         width=config.data.width or size,
         height=config.data.height or size,
         guidance=embedded if embedded is None or flow.guidance is None else flow.guidance,
-        shift=flow.shift if isinstance(flow.shift, float | int) and flow.shift != 1 else None,
+        shift=flow.recorded_shift,
         options=dict(backbone.trained_options),
+        ema=config.ema.decay if config.ema is not None and config.ema.save else None,
     )
 
 
-def save_result(
-    backbone: Backbone, run: RunFolder, config: RunConfig, card: tuple[str, Mapping[str, Any]] | None
-) -> None:
+def trained_model(backbone: Backbone, model: Model, config: RunConfig) -> Model:
+    """What is known of a model once a run has trained it.
+
+    Args:
+        backbone: loaded.
+        model: what was known before.
+        config: of the run.
+    """
+    training = trained_with(backbone, config)
+    options = {**model.options, **backbone.trained_options}
+    options |= {name: value for name, value in training.sampling.items() if name in options}
+    return evolve(model, options=options, training=training)
+
+
+def save_result(backbone: Backbone, run: RunFolder, config: RunConfig, model: Model | None) -> None:
     """Write what was trained: the whole model, or its adapter alone.
 
     Args:
         backbone: trained.
         run: where the run is kept.
         config: of the run.
-        card: backbone name and options to keep beside the weights; None keeps none.
+        model: what was known of the model before; a card beside the weights says what is now. None keeps no card.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
@@ -54,7 +67,8 @@ def save_result(
             backbone.save(temporary)
         else:
             write_adapter(trained_adapter(backbone.trainable), temporary / ADAPTER_WEIGHTS)
-        if card is not None:
+        if model is not None:
+            now = trained_model(backbone, model, config)
             began = ModelRef(config.model, config.revision, config.variant, config.transformer)
             base = None if config.adapter is None else began
-            write_card(temporary, Card(*card, training=trained_with(backbone, config), base=base))
+            write_card(temporary, Card(now.backbone, now.options, training=now.training, base=base))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from d4k.config import RunConfig
 from d4k.errors import ConfigError, DataError
@@ -94,6 +94,31 @@ class Chosen:
     def largest(self) -> Size:
         """Width and height of the bucket with the most pixels, which decides how much memory a step takes."""
         return max((bucket.size for bucket in self.buckets), key=lambda size: size[0] * size[1])
+
+    def without(self, faults: Mapping[int, str], contents: str = "") -> Chosen:
+        """What is left when some pictures turn out not to be readable.
+
+        Args:
+            faults: number in the dataset -> a sentence that says why.
+            contents: a digest of what the pictures hold, where it is known; it becomes part of `digest`.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        left = tuple(
+            evolve(
+                bucket,
+                pictures=tuple(index for index in bucket.pictures if index not in faults),
+                held_out=tuple(index for index in bucket.held_out if index not in faults),
+            )
+            for bucket in self.buckets
+        )
+        buckets = tuple(bucket for bucket in left if bucket.pictures or bucket.held_out)
+        if not any(bucket.pictures for bucket in buckets):
+            raise DataError(f"nothing is left to train on: none of {_pictures(self.count)} can be encoded")
+        found = tuple(LeftOut(self.dataset[index].id, "unreadable", why) for index, why in sorted(faults.items()))
+        digest = hashlib.sha256(json.dumps([self.digest, sorted(faults), contents]).encode()).hexdigest()
+        return evolve(self, buckets=buckets, left_out=(*self.left_out, *found), digest=digest)
 
     def summary(self) -> str:
         """What is trained on in words, for a person who is about to start a run."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from d4k.autoencoder import Posterior
 from d4k.config import RunConfig
-from d4k.flow import sample_sigma
 from d4k.images import Crop
 from d4k.protocols import Conditioning
 from d4k.seeds import numbered_seed
@@ -23,6 +22,7 @@ from d4k.training.data.pictures import Chosen
 from d4k.training.data.prefetch import load_ahead
 from d4k.training.data.source import CACHED_LATENTS, Encoding, Source, View
 from d4k.training.data.views import is_fixed, trained_view
+from d4k.training.noise import draw_sigma
 
 __all__ = ["Batch", "Feed"]
 
@@ -154,23 +154,11 @@ class Feed:
     ) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
         """Sample `number` of the run: clean latent, noise, noise level and text."""
         generator = self._generator("noise", number)
-        sigma = self._sigma(shift, generator)
+        sigma = draw_sigma(self.config.flow, shift, generator)
         dropped = torch.rand((), generator=generator).item() < self.config.training.caption_dropout
         clean = self._clean(number, latent)
         noise = torch.randn(clean.shape, generator=generator)
         return clean, noise, sigma, self.source.text("" if dropped else caption)
-
-    def _sigma(self, shift: float, generator: torch.Generator) -> Tensor:
-        flow = self.config.flow
-        return sample_sigma(
-            1,
-            density=flow.density,
-            mean=flow.mean,
-            std=flow.std,
-            mode_scale=flow.mode_scale,
-            shift=shift,
-            generator=generator,
-        )
 
     def _clean(self, number: int, latent: Posterior) -> Tensor:
         """The latent that is trained, (1, C, h, w) float32: the posterior's mode, or the sample of this number."""

@@ -1,24 +1,15 @@
-"""How the denoiser of a run is wrapped, differentiated, and saved: the one place that knows of accelerate."""
+"""One process on one device, through accelerate; what the other engines change of it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from d4k.config import RunConfig
-from d4k.protocols import Backbone
 from d4k.training.processes import Processes
-from d4k.upstream import patch_environment, reset_accelerator
 
-__all__ = ["Engine", "make_engine"]
-
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORK_LAUNCHED")
-"""What a launcher sets in the environment of its one process; it would make accelerate open a process group."""
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -29,16 +20,33 @@ class Engine:
 
     Attributes:
         processes: that share the run.
+        strategy: how they share it.
+        context: how many of them share a picture.
     """
+
+    strategy, context = "single", 1
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.processes = accelerator, Processes()
+
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """Which share of the pictures this process takes, from 0, and of how many shares."""
+        return self.processes.rank // self.context, self.processes.count // self.context
 
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
         device: torch.device = self.accelerator.device
         return device
+
+    @property
+    def scaler(self) -> Any:
+        """The gradient scaler of a run in float16; None in another precision."""
+        return self.accelerator.scaler
+
+    def share(self, module: torch.nn.Module) -> None:
+        """Leave to each process its share of the weights, before the optimizer is made of them."""
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module as the steps call it; its parameters are those that the optimizer gets."""
@@ -50,6 +58,9 @@ class Engine:
         # accelerate patches the module's own forward with autocast, which must not outlive the run
         module: torch.nn.Module = self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         return module
+
+    def gather(self, module: torch.nn.Module) -> None:
+        """Undo `share`: the first process has the whole module again. Every process must ask."""
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer as the steps call it: with a gradient scaler where the run computes in float16."""
@@ -75,29 +86,3 @@ class Engine:
             return norm
         self.accelerator.unscale_gradients()
         return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def make_engine(backbone: Backbone, config: RunConfig) -> Engine:
-    """What runs the steps of a run, set up by its own settings and by nothing else."""
-    device = next(backbone.trainable.parameters()).device
-    # a second run in one process may ask for another precision or device, which accelerate's shared state would refuse
-    reset_accelerator()
-    with _without_environment(), patch_environment(ACCELERATE_TORCH_DEVICE=str(device)):
-        accelerator = Accelerator(
-            gradient_accumulation_steps=config.training.accumulation,
-            mixed_precision=config.training.precision,
-            cpu=device.type == "cpu",
-        )
-    return Engine(accelerator)
-
-
-@contextmanager
-def _without_environment() -> Iterator[None]:
-    """Hide what accelerate would read from the environment in place of the run's settings."""
-    hidden = {name: value for name, value in os.environ.items() if name in LAUNCHER or name.startswith("ACCELERATE_")}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
