@@ -115,6 +115,12 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def ablation(session: nox.Session) -> None:
+    """Compare the losses from one softened model into ablation/: about twenty minutes; started again, it goes on."""
+    session.run(str(shared(session)), "examples/ablation.py", *session.posargs, external=True, env=KEEP_MEMORY)
+
+
+@nox.session(python=False)
 def build(session: nox.Session) -> None:
     """Build all wheels, install them together in a clean environment, and list the plugins far from the sources."""
     python, wheels = shared(session), HERE / "wheels"
