@@ -75,7 +75,8 @@ class Loop:
         )
         self.validation, self.ema = validation, None if config.ema is None else EMA(self.module, config.ema)
         averages = None if self.ema is None else self.ema.tensors
-        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler, ema=averages)
+        parts = (self.module, self.optimizer, self.schedule)
+        self.state = State(*parts, scaler=engine.scaler, ema=averages, data=feed.chosen.digest)
 
     def run_steps(self, stop: Stop, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.

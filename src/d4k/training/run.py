@@ -37,7 +37,7 @@ from d4k.training.processes import Processes
 from d4k.training.refusals import refuse_few_pictures, refuse_foreign_cache, refuse_hopeless, refuse_pictures
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
-from d4k.training.state import Share, check_share, load_state
+from d4k.training.state import Share, check_data, check_share, load_state
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
@@ -165,7 +165,10 @@ def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig,
         check_adapters(module, config, resume)
         check_precision(module, config)
         found = find_state(run, config, resume=resume) if processes.first else None
-        inexact = None if found is None else check_share(found, Share.of(config, processes, engine.strategy))
+        inexact = None
+        if found is not None:
+            check_data(found, feed.chosen.digest)
+            inexact = check_share(found, Share.of(config, processes, engine.strategy))
         if inexact is not None:
             warnings.warn(inexact, stacklevel=2)
     state: Path | None = processes.tell(found)
