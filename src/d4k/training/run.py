@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -143,7 +143,7 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
         for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
-        shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
+        shift_at = None if model is None else lru_cache(partial(training_shift, backbone, model, config.flow))
         return Feed(source, chosen, config, engine.device, *engine.pictures, shift_at)
 
 
