@@ -263,7 +263,7 @@ def run_all(backbone: Backbone, ablation: Ablation) -> None:
                 history = train(backbone, material.sharp, material.captions, loss, plan, steps=plan.steps, seed=seed)
                 scores = measure(backbone, material, plan, seed)
                 write_json(ablation.run(name, seed), {"history": history, "scores": scores})
-                print(f"seed {seed}, {name}: {scores['sampled PSNR'][0]:.2f} dB", flush=True)
+                print(f"seed {seed}, {name}: {np.mean(scores['sampled PSNR']):.2f} dB", flush=True)
 
 
 def check_control(ablation: Ablation) -> float:

@@ -9,6 +9,7 @@ from d4k.config import RunConfig
 from d4k.files import atomic_folder
 from d4k.models import Card, Model, ModelRef, RunFolder, Training, write_card
 from d4k.protocols import Backbone
+from d4k.training.noise import lasting_shift
 
 __all__ = ["trained_model", "trained_with"]
 
@@ -45,6 +46,9 @@ def trained_model(backbone: Backbone, model: Model, config: RunConfig) -> Model:
         config: of the run.
     """
     training = trained_with(backbone, config)
+    if training.width is not None and training.height is not None:
+        shift = lasting_shift(backbone, model, config.flow, training.width, training.height)
+        training = evolve(training, shift=shift)
     options = {**model.options, **backbone.trained_options}
     options |= {name: value for name, value in training.sampling.items() if name in options}
     return evolve(model, options=options, training=training)
