@@ -95,7 +95,7 @@ def scheduler_shift(sigmas: Tensor) -> float:
     >>> round(scheduler_shift(torch.cat([shift_sigma(torch.linspace(1, 0.1, 9), 3.0), torch.zeros(1)])), 4)
     3.0
     """
-    levels: Tensor = torch.unique_consecutive(sigmas[:-1].double().cpu())  # type: ignore[no-untyped-call]
+    levels: Tensor = torch.unique_consecutive(sigmas[:-1].double().cpu())
     odds = 1 / levels - 1
     first, middle, last = odds[0].item(), odds[len(odds) // 2].item(), odds[-1].item()
     below = middle * (first + last) - 2 * first * last
