@@ -80,6 +80,12 @@ def widened(folder: Path, strategy: str, way: str) -> None:
     train_from_config(config, device="cpu", resume=True)
 
 
+def context(folder: Path, strategy: str, way: str) -> None:
+    """Both processes compute the same two pictures a step, each half of the tokens."""
+    sections = {"parallel": {"strategy": strategy, "context": 2}, "training": {"accumulation": 2}}
+    train_from_config(settings(folder, f"context-{strategy}-{way}", MODELS[1], way, **sections), device="cpu")
+
+
 def offloaded(folder: Path) -> None:
     """Weights, gradients and moments in CPU memory, which on the CPU is the same."""
     sections = {"parallel": {"strategy": "fsdp2", "offload": "all"}, "training": {"steps": 1, "precision": "bf16"}}
@@ -138,6 +144,8 @@ def all_cases() -> None:
                 both(folder, strategy, model, way)
     widened(folder, "ddp", "adapter")
     widened(folder, "fsdp2", "full")
+    context(folder, "ddp", "adapter")
+    context(folder, "fsdp2", "full")
     command(folder)
     for case in (offloaded, broken_picture, full_disk):
         said(folder, case)

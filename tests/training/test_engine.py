@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from d4k import Pipeline
 from d4k.config import RunConfig
 from d4k.datasets import FolderDataset
-from d4k.errors import CheckpointError
+from d4k.errors import CheckpointError, ConfigError
 from d4k.models import RunFolder
 from d4k.training import MSELoss, State, load_state, save_state, train
-from d4k.training.engine import make_engine
+from d4k.training.engine import check_context, make_engine
 from d4k.training.launch import joined
 from d4k.training.shards import is_shared
 
@@ -151,6 +153,27 @@ def test_shards_hold_moments_and_average(engine: Any, tmp_path: Path) -> None:
     for one, two in zip(state.optimizer.state.values(), other.optimizer.state.values(), strict=True):
         assert torch.equal(one["exp_avg"].full_tensor(), two["exp_avg"].full_tensor())
         assert one["step"] == two["step"]
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "width", "words"),
+    [
+        ("tiny-sd3", 2, 64, "needs a plan of diffusers, which SD3Transformer2DModel does not have"),
+        ("tiny-flux", 4, 64, "is 4, which does not divide 6 attention heads"),
+        ("tiny-flux", 3, 64, "is 3, which does not divide 16 tokens of a picture of 64x64"),
+        ("tiny-flux", 5, 80, "is 5, which does not divide 24 tokens of text"),
+    ],
+)
+def test_tokens_that_cannot_be_shared_are_refused(
+    run_config: Config, model: str, context: int, width: int, words: str
+) -> None:
+    """Before the first step; what diffusers says of it is an assertion."""
+    backbone = Pipeline.from_pretrained(model, device="cpu").backbone
+    chosen = SimpleNamespace(buckets=[SimpleNamespace(width=width, height=64)])
+    feed: Any = SimpleNamespace(chosen=chosen, source=SimpleNamespace(text=lambda words: backbone.encode_text([words])))
+    with pytest.raises(ConfigError, match=words):
+        check_context(backbone, feed, run_config(parallel={"context": context}))
+    check_context(backbone, feed, run_config())
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "strange"])

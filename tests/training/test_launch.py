@@ -53,6 +53,7 @@ def test_settings_and_launch_choose_the_strategy(
         ({**TWO, **FSDP2}, {"parallel": {"strategy": "ddp"}}, "accelerate was told to use FSDP2"),
         ({"OMPI_COMM_WORLD_SIZE": "8"}, {}, "started 8 processes that cannot find each other"),
         (TWO, {"parallel": {"offload": "all"}}, "offload = 'all' needs parallel.strategy = 'fsdp2'"),
+        (TWO, {"parallel": {"context": 3}}, "context is 3, which does not divide the 2 processes"),
         ({}, {"parallel": {"strategy": "fsdp2"}, "training": {"precision": "fp16"}}, "'fp16' does not work with fsdp2"),
         ({}, {"parallel": {"strategy": "fsdp2"}, "adapter": {"quantize": "int8"}}, "'int8' does not work with fsdp2"),
     ],

@@ -26,9 +26,9 @@ from d4k.seeds import numbered_seed
 from d4k.training import MSELoss, train
 from d4k.training.engine import make_engine
 from d4k.training.held_out import HeldOut, HeldOutLosses, read_held_out_losses
-from d4k.training.pictures import SamplePictures
 from d4k.training.sheets import Column, Row, contact_sheet, spread, thumbnail
 from d4k.training.validation import Validation
+from d4k.training.validation_pictures import SamplePictures
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -111,11 +111,10 @@ def test_a_look_leaves_modes_gradients_and_random_state_alone(backbone: Any, run
     module.out.eval()
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
-    state = torch.random.get_rng_state()
+    state, decode = torch.random.get_rng_state(), backbone.decode
+    backbone.decode = lambda latent: decode(latent + 0 * torch.rand(1))  # a model that draws numbers itself
     validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, model=KNOWN)
-    validation.look(0, lambda *said: torch.rand(1))
-    torch.random.set_rng_state(state)
-    validation.look(2, lambda *said: None)
+    validation.look(0, lambda *said: None)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (module.training, module.into.training, module.out.training) == (True, True, False)
     assert all(bool((parameter.grad == 1).all()) for parameter in module.parameters())
@@ -278,10 +277,26 @@ def test_a_picture_that_cannot_be_sampled_is_missing_and_named(backbone: Any, ru
     validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, model=KNOWN)
     with torch.no_grad():
         backbone.trainable.out.bias.fill_(math.nan)
-    with pytest.warns(UserWarning, match="no picture of 'a red square'"):
+    with pytest.warns(
+        UserWarning, match="step 0 has no picture of 'a red square': sampling gave values that are no numbers"
+    ):
         validation.look(0, lambda *said: None)
     assert not list((run.validation / "step-00000000").glob("*.png"))
     assert (run.validation / "pictures.png").is_file()
+
+
+def test_pictures_of_other_settings_are_not_taken_for_these(backbone: Any, run_config: Config) -> None:
+    """A run that is begun anew in the same folder with other prompts, steps or noise levels looks again."""
+    one = run_config(validation=LOOKS | {"holdout": 1})
+    others = [{"prompts": ["a cat"]}, {"steps": 3}, {"seed": 5}, {"sigmas": [0.4]}]
+    held = [HeldOut(torch.zeros(1, 12, 8, 8), backbone.encode_text(["x"]))]
+    shown: list[int] = []
+    for config in [one, one, *(evolve(one, validation=evolve(one.validation, **other)) for other in others)]:
+        validation = Validation(make_engine(config, CPU), backbone, MSELoss(), config, held, KNOWN)
+        validation.begin(0)
+        validation.look(0, lambda step, figures, pictures: shown.append(len(figures) + len(pictures)))
+    assert shown == [4, 7, 2, 4, 4, 7, 4, 3]
+    assert len(read_held_out_losses(Path(one.output_dir))) == 1
 
 
 def test_prompts_are_encoded_before_the_steps(backbone: Any, run_config: Config) -> None:

@@ -119,10 +119,12 @@ def _planned(run: DryRun) -> tuple[str, int]:
 
 def _disk(run: DryRun) -> Iterator[str]:
     disk, result = run.disk, "the trained model" if run.config.adapter is None else "the adapter"
-    count = "1" if disk.at_once == 1 else f"{disk.at_once:,} at once and {disk.left:,} in the end"
-    yield _row("checkpoints", f"{count}, of {_size(disk.checkpoint)} each")
-    yield _row("disk", f"{_size(disk.needed)} at most, with {_size(disk.result)} of {result}")
+    stay = f" at once, {disk.left:,} in the end" if disk.at_once > 1 else ""
+    yield _row("checkpoints", f"{disk.at_once:,} of {_size(disk.checkpoint)}{stay}")
+    yield _row("disk", f"{_size(disk.needed)} at most; {result} is {_size(disk.result)}")
     yield _row("", f"{_size(run.free)} are free there now")
+    if run.cache is not None:
+        yield _row("cache", f"{_size(run.cache[1])} in {run.cache[0]}")
 
 
 def _time(run: DryRun) -> Iterator[str]:
@@ -130,7 +132,7 @@ def _time(run: DryRun) -> Iterator[str]:
     yield _row("time a step", f"{run.step_seconds:,.2f} s, the median of {len(run.seconds)} ({each})")
     left = run.config.training.steps - run.done
     yield _row("in all", f"{_duration(left * run.step_seconds)} for {_many(left, 'step')}")
-    yield _row("", "without encoding pictures first, checkpoints and validation")
+    yield _row("", "without checkpoints and validation")
 
 
 def _row(name: str, said: str) -> str:

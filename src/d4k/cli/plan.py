@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,15 @@ OF_RUN = {
     "adapter_rank": "adapter.rank",
     "optimizer": "optimizer.name",
     "steps": "training.steps",
+    "parallel": "parallel.strategy",
+    "keep_last": "training.keep_last",
 }
 """Options that RUN.toml answers, and by which key."""
 
-OF_TRAINING = ("train_dtype", "precision", "adapter_rank", "optimizer", "processes", "steps")
+OF_TRAINING = (
+    "train_dtype", "precision", "adapter_rank", "optimizer", "processes", "steps", "parallel", "keep_last",
+)  # fmt: skip
+OFFLOADS_OF_TRAINING = ("optimizer", "all")
 
 
 @click.command()
@@ -54,14 +60,26 @@ OF_TRAINING = ("train_dtype", "precision", "adapter_rank", "optimizer", "process
 @click.option("--downscale", type=int, help="Pixels a latent row stands for; the model's own when left out.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Dtype of the weights when generating.")
 @click.option("--quantize", metavar="HOW", help="Hold the denoiser in int8, float8 or nf4 when generating.")
-@click.option("--offload", type=click.Choice(["model", "group"]), help="Judge by the row of this offload.")
+@click.option(
+    "--offload",
+    type=click.Choice(["model", "group", "optimizer", "all"]),
+    help="Generate with weights in CPU memory (model, group), or train with optimizer state or all of it there.",
+)
 @click.option("--train", is_flag=True, help="Plan training as well.")
 @click.option("--train-dtype", help="Dtype of the weights when training; what d4k train loads when left out.")
 @click.option("--precision", default="bf16", show_default=True, help="Mixed precision of training: no, bf16 or fp16.")
 @click.option("--adapter-rank", type=int, help="Train an adapter of this rank; all weights when left out.")
-@click.option("--optimizer", default="adamw", show_default=True, help="Train with adamw or adamw-8bit.")
+@click.option("--optimizer", default="adamw", show_default=True, help="Train with this optimizer.")
 @click.option("--steps", type=int, help="Count the checkpoints of this many training steps, one each 500.")
 @click.option("--processes", type=int, default=1, show_default=True, help="Devices that share a training run.")
+@click.option(
+    "--parallel",
+    type=click.Choice(["auto", "ddp", "fsdp2"]),
+    default="auto",
+    show_default=True,
+    help="How processes share a training run.",
+)
+@click.option("--keep-last", type=click.IntRange(min=0), default=2, show_default=True, help="Checkpoints kept; 0: all.")
 @click.option("--gpu-gb", type=float, default=24.0, show_default=True, help="Memory of the device you have.")
 @click.option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Set an option of the backbone.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the plan to this .json file.")
@@ -83,7 +101,8 @@ def plan(recipe: Path | None, settings: tuple[str, ...], json_file: Path | None,
     from d4k.planning import plan as make_plan
 
     found = make_plan(*asked)
-    for line in _lines(found, given["gpu_gb"], given["offload"]):
+    offload = None if given["offload"] in OFFLOADS_OF_TRAINING else given["offload"]
+    for line in _lines(found, given["gpu_gb"], offload, asked):
         click.echo(line)
     if json_file is not None:
         import attrs
@@ -112,8 +131,13 @@ def _of_options(given: dict[str, Any]) -> tuple[ModelRef, Generation, RunPlan | 
     if not given["train"]:
         return ref, generation, None
     adapter = None if rank is None else AdapterSettings(rank=rank)
-    named = {name: given[name] for name in ("precision", "optimizer", "processes", "steps")}
-    return ref, generation, RunPlan(batch, adapter=adapter, dtype=given["train_dtype"], **named)
+    named = {name: given[name] for name in ("precision", "optimizer", "processes", "steps", "keep_last")}
+    named |= {"offload": given["offload"]} if given["offload"] in OFFLOADS_OF_TRAINING else {}
+    return (
+        ref,
+        generation,
+        RunPlan(batch, adapter=adapter, dtype=given["train_dtype"], strategy=given["parallel"], **named),
+    )
 
 
 def _of_file(recipe: Path, settings: list[str], given: dict[str, Any]) -> tuple[ModelRef, Generation, RunPlan]:
@@ -122,6 +146,8 @@ def _of_file(recipe: Path, settings: list[str], given: dict[str, Any]) -> tuple[
         if _is_given(name):
             said = {"options": "--option", "adapters": "--adapter"}.get(name, f"--{name.replace('_', '-')}")
             raise ConfigError(f"{said} is what {recipe} says: leave it out, or change the file's {key} with --set")
+    if given["offload"] in OFFLOADS_OF_TRAINING:
+        raise ConfigError(f"--offload {given['offload']} is what {recipe} says: change its parallel.offload with --set")
     import attrs
 
     from d4k.config import RunConfig, from_mapping, read_toml, with_settings
@@ -139,6 +165,8 @@ def _is_given(option: str) -> bool:
 def _warn_of_unused(given: dict[str, Any]) -> None:
     """Name what is only of training, where training is not planned."""
     unused = [f"--{name.replace('_', '-')}" for name in OF_TRAINING if _is_given(name)]
+    if given["offload"] in OFFLOADS_OF_TRAINING:
+        unused.append(f"--offload {given['offload']}")
     if unused and not given["train"]:
         click.echo(f"warning: {', '.join(unused)} without --train: ignored", err=True)
 
@@ -155,7 +183,7 @@ def read_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2] or found[1])
 
 
-def _lines(plan: Plan, gpu_gb: float, offload: str | None) -> Iterator[str]:
+def _lines(plan: Plan, gpu_gb: float, offload: str | None, asked: tuple[Any, ...]) -> Iterator[str]:
     channels, rows, columns = plan.latent
     width, height = plan.settings["width"], plan.settings["height"]
     yield f"{plan.model}, {width}x{height} pixels"
@@ -176,7 +204,9 @@ def _lines(plan: Plan, gpu_gb: float, offload: str | None) -> Iterator[str]:
     if plan.training is not None:
         checkpointing = plan.settings["checkpointing"]
         ways = {None: None, True: "gradient checkpointing", False: "all activations kept"}
-        yield _verdict("training", plan.training.peaks, gpu_gb, ways[checkpointing])
+        from d4k.planning import ladder
+
+        yield _verdict("training", plan.training.peaks, gpu_gb, ways[checkpointing], ladder(*asked))
 
 
 def _table(title: str, memory: Memory) -> Iterator[str]:
@@ -186,18 +216,32 @@ def _table(title: str, memory: Memory) -> Iterator[str]:
         yield f"  {what:<46}{_size(size):>14}"
     for what, size in memory.peaks.items():
         yield f"  {'at the peak, ' + what:<46}{_size(size):>14}"
+    for what, size in memory.cpu.items():
+        yield f"  {'in CPU memory, ' + what:<46}{_size(size):>14}"
 
 
-def _verdict(doing: str, peaks: Mapping[str, int], gpu_gb: float, chosen: str | None) -> str:
-    """Whether it fits, and if not what would."""
-    (plain, *others) = [chosen] if chosen else list(peaks)
+def _verdict(
+    doing: str,
+    peaks: Mapping[str, int],
+    gpu_gb: float,
+    chosen: str | None,
+    further: Iterable[tuple[str, int]] = (),
+) -> str:
+    """Whether it fits, and if not the first of the other ways that does; those that come later are not looked at."""
+    plain = chosen or next(iter(peaks))
     line, asked = f"{doing} fits a GPU of {gpu_gb:g} GB: ", f"{plain}: {_size(peaks[plain])}"
     if peaks[plain] <= gpu_gb * 1e9:
         return f"{line}yes ({asked})"
-    fitting = next((way for way in others if peaks[way] <= gpu_gb * 1e9), None)
-    if fitting is not None:
-        return f"{line}yes, with {fitting} ({_size(peaks[fitting])}; {asked})"
-    return "; ".join([f"{line}no ({asked})", *(f"with {way}: {_size(peaks[way])}" for way in others)])
+    others = () if chosen else ((way, size) for way, size in peaks.items() if way != plain)
+    tried = {plain: peaks[plain]}
+    for way, size in chain(others, further):
+        if way in tried:
+            continue
+        tried[way] = size
+        if size <= gpu_gb * 1e9:
+            return f"{line}yes, with {way} ({_size(size)}; {asked})"
+    del tried[plain]
+    return "; ".join([f"{line}no ({asked})", *(f"with {way}: {_size(size)}" for way, size in tried.items())])
 
 
 def _flops(count: int) -> str:

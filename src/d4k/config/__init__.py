@@ -12,6 +12,7 @@ from d4k.config.choices import (
     WEIGHTINGS,
 )
 from d4k.config.engine import EMASettings, ParallelSettings, TrackingSettings, ValidationSettings
+from d4k.config.keeping import kept_at_once
 from d4k.config.keywords import run_sections
 from d4k.config.rules import Validator, flag, names, number, one_of, optional, shown, table, text, text_or_empty, whole
 from d4k.config.run import (
@@ -52,6 +53,7 @@ __all__ = [
     "Validator",
     "flag",
     "from_mapping",
+    "kept_at_once",
     "names",
     "number",
     "one_of",

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from d4k.adapters import resolve_model
+from d4k.config import PRECISIONS
 from d4k.errors import ConfigError
 from d4k.models import Model, ModelRef
 from d4k.planning.generation import Area, generating, measure_parts, sampling_step
@@ -21,7 +22,7 @@ from d4k.planning.values import Generation, Memory, Plan, RunPlan
 from d4k.protocols import Backbone
 from d4k.sampling import check_size
 
-__all__ = ["plan"]
+__all__ = ["plan", "plan_training"]
 
 USUAL = Generation()
 
@@ -54,7 +55,7 @@ def plan(model: str | ModelRef, generation: Generation = USUAL, run: RunPlan | N
     check_size(backbone, width, height, name=found.backbone)
     area, spec = Area(width, height, generation.batch_size), backbone.latent
     step, parts = sampling_step(backbone, found.backbone, area), measure_parts(backbone, generation.quantize)
-    memory, flops, files = (None, None, {}) if run is None else _training(found, run, width, height)
+    memory, flops, files = (None, None, {}) if run is None else plan_training(found, run, width, height)
     return Plan(
         model=ref.name,
         backbone=found.backbone,
@@ -71,11 +72,22 @@ def plan(model: str | ModelRef, generation: Generation = USUAL, run: RunPlan | N
     )
 
 
-def _training(found: Model, run: RunPlan, width: int, height: int) -> tuple[Memory, int, dict[str, int]]:
+def plan_training(found: Model, run: RunPlan, width: int, height: int) -> tuple[Memory, int, dict[str, int]]:
+    """Memory, operations of a pass, and files of a run.
+
+    Args:
+        found: the model.
+        run: how it is trained.
+        width: of the pictures, in pixels.
+        height: likewise.
+    """
     backbone = load_shapes(found, (), run.weights)
     prepare(backbone, run)
-    files = run_files(backbone, run)
-    return *training(backbone, Area(width, height, run.batch_size), run), files
+    files, narrow, dtype = run_files(backbone, run), None, PRECISIONS[run.precision]
+    if run.sharing == "fsdp2" and dtype != run.weights:
+        narrow = load_shapes(found, (), dtype)
+        prepare(narrow, run)
+    return *training(backbone, Area(width, height, run.batch_size), run, narrow), files
 
 
 def _text_tokens(backbone: Backbone) -> int:

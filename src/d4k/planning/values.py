@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-from d4k.config import OPTIMIZERS, PRECISIONS, AdapterSettings, RunConfig
+from d4k.config import OFFLOADED, OPTIMIZERS, PRECISIONS, STRATEGIES, AdapterSettings, DataSettings, RunConfig
 from d4k.errors import ConfigError, UnknownNameError
 from d4k.models import DTYPES, QUANTIZERS, ModelRef, training_dtype
 
@@ -51,12 +51,19 @@ class RunPlan:
         accumulation: forward passes of one optimizer step; at least 1.
         precision: mixed precision: "no", "bf16" or "fp16".
         adapter: trains an adapter (LoRA); None trains all weights.
-        optimizer: "adamw" or "adamw-8bit".
+        optimizer: one of `d4k.config.OPTIMIZERS`, or `module:Class`.
         dtype: of the weights; None is what `d4k train` loads, see `d4k.models.training_dtype`.
         processes: how many devices share the run; at least 1.
         steps: optimizer steps, which tell how many checkpoints there will be; None does not say.
         save_every: steps between checkpoints; 0 keeps the last one only.
+        keep_last: newest checkpoints that are kept; 0 keeps all.
+        keep_every: checkpoints whose step is a multiple of this stay; 0 keeps none of them.
         checkpointing: whether activations are computed again in place of being kept; None does not say.
+        strategy: "auto", "ddp" or "fsdp2"; "auto" is ddp where there are several processes.
+        offload: what rests in CPU memory: "none", "optimizer" or "all".
+        activation_offload: whether activations wait in CPU memory for the backward pass.
+        ema: where a moving average of the weights is: "same" device, or "cpu"; None has none.
+        cached: whether latents and text come from a cache, so that the denoiser alone is there while it is trained.
 
     Raises:
         UnknownNameError: there is no such precision, optimizer or dtype.
@@ -72,11 +79,23 @@ class RunPlan:
     processes: int = 1
     steps: int | None = None
     save_every: int = 500
+    keep_last: int = 2
+    keep_every: int = 0
     checkpointing: bool | None = None
+    strategy: str = "auto"
+    offload: str = "none"
+    activation_offload: bool = False
+    ema: str | None = None
+    cached: bool = True
 
     def __attrs_post_init__(self) -> None:
         _known("precision", self.precision, PRECISIONS)
-        _known("optimizer", self.optimizer, OPTIMIZERS)
+        if ":" not in self.optimizer:
+            _known("optimizer", self.optimizer, OPTIMIZERS)
+        _known("strategy", self.strategy, STRATEGIES)
+        _known("offload", self.offload, OFFLOADED)
+        if self.offload == "all" and self.sharing != "fsdp2":
+            raise ConfigError("offload 'all' needs the strategy 'fsdp2'")
         _known("dtype", self.dtype, DTYPES)
         _positive(
             batch_size=self.batch_size, accumulation=self.accumulation, processes=self.processes, steps=self.steps
@@ -85,14 +104,15 @@ class RunPlan:
     @property
     def weights(self) -> str:
         """The dtype of the weights: as given, or what `d4k train` loads."""
-        return self.dtype or training_dtype(self.precision, adapter=self.adapter is not None)
+        adapter = self.adapter is not None
+        return self.dtype or training_dtype(self.precision, adapter=adapter, optimizer=self.optimizer)
 
     @property
-    def checkpoints(self) -> int | None:
-        """How many checkpoints the run leaves, that of its last step included; None where its steps are not known."""
-        if self.steps is None:
-            return None
-        return -(-self.steps // self.save_every) if self.save_every else 1
+    def sharing(self) -> str:
+        """How processes share the run: "single", "ddp" or "fsdp2"."""
+        if self.strategy == "fsdp2":
+            return "fsdp2"
+        return "ddp" if self.processes > 1 else "single"
 
 
 @frozen
@@ -117,10 +137,12 @@ class Memory:
     Args:
         rows: bytes by what they are for; not all of them are held at the same time.
         peaks: bytes that are held at once, at most, by the way of doing it.
+        cpu: bytes that are held in CPU memory in place of the device, by what they are for.
     """
 
     rows: Mapping[str, int]
     peaks: Mapping[str, int]
+    cpu: Mapping[str, int] = field(factory=dict)
 
 
 @frozen
@@ -179,9 +201,22 @@ def of_run(config: RunConfig, **generation: Any) -> tuple[ModelRef, Generation, 
         optimizer=config.optimizer.name,
         steps=settings.steps,
         save_every=settings.save_every,
+        keep_last=settings.keep_last,
+        keep_every=settings.keep_every,
         checkpointing=settings.gradient_checkpointing,
+        strategy=config.parallel.strategy,
+        offload=config.parallel.offload,
+        activation_offload=settings.activation_offload,
+        ema=None if config.ema is None else config.ema.device,
+        cached=_cached(config.data),
     )
     return ref, Generation(config.data.width, config.data.height, **generation), run
+
+
+def _cached(data: DataSettings) -> bool:
+    """Whether pictures come from a cache: those that are cut or mirrored anew in every epoch do not."""
+    changing = data.crop == "random" or data.flip
+    return data.cache != "off" and (data.crops is not None or not changing)
 
 
 def _known(kind: str, name: str | None, known: Any) -> None:

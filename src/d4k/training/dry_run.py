@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,15 +12,17 @@ from attrs import frozen
 from d4k.config import RunConfig
 from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.data.cache.upkeep import stats
 from d4k.training.data.measured import Measured
 from d4k.training.data.pictures import Chosen
+from d4k.training.data.views import cache_folder
 from d4k.training.deviations import deviations_of_run
 from d4k.training.disk import Disk, disk_of, free_disk
 from d4k.training.engine import make_engine
 from d4k.training.fine_tune import opened
 from d4k.training.loop import Loop
 from d4k.training.refusals import refuse_hopeless
-from d4k.training.run import check_run, make_feed
+from d4k.training.run import check_run, make_feed, make_validation
 from d4k.training.state import steps_done
 
 __all__ = ["DryRun", "dry_run", "dry_run_from_config"]
@@ -44,6 +47,7 @@ class DryRun:
         device: where the first of them computes.
         disk: what it writes.
         free: bytes that are free on the disk of its folder.
+        cache: where latents and text are kept, and bytes of what is there; None where there is no cache.
         done: steps that it has behind it already.
         seconds: that each of a few steps took.
         peak: bytes that the device held at most in these steps; None where it does not count them.
@@ -61,6 +65,7 @@ class DryRun:
     device: torch.device
     disk: Disk
     free: int
+    cache: tuple[Path, int] | None
     done: int
     seconds: tuple[float, ...]
     peak: int | None
@@ -118,11 +123,17 @@ def dry_run(
     place = device or next(backbone.trainable.parameters()).device
     engine, run = make_engine(config, place), RunFolder(Path(config.output_dir))
     with engine.processes.together():
-        refuse_hopeless(backbone, config, dataset, place, engine.processes.count)
-    feed = make_feed(engine, backbone, dataset, config, model)
+        refuse_hopeless(config, dataset, place, engine.processes.count)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        feed = make_feed(engine, backbone, dataset, config, model)
+    for warning in said:
+        if str(warning.message) not in feed.chosen.warnings():  # what these say, the result says
+            warnings.warn(warning.message, stacklevel=2)
     state = check_run(engine, backbone, feed, config, resume)
-    numbers, disk = _count(backbone.trainable), disk_of(backbone, config)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+    numbers, disk = _count(backbone.trainable), disk_of(backbone, config, feed.chosen)
+    validation = make_validation(engine, backbone, feed, loss, config, model)
+    loop = Loop(engine, backbone, loss, feed, config, run, validation)
     seconds = loop.time_steps(WARM_UP + MEASURED)[WARM_UP:]
     width, height = feed.chosen.largest
     return DryRun(
@@ -137,6 +148,7 @@ def dry_run(
         device=place,
         disk=disk,
         free=free_disk(run.path),
+        cache=_cache(config),
         done=0 if state is None else steps_done(state),
         seconds=tuple(seconds),
         peak=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else None,
@@ -167,3 +179,8 @@ def _unusable(dataset: Dataset) -> tuple[str, ...]:
     """What a dataset says of the pictures that it left out itself."""
     plain = dataset.dataset if isinstance(dataset, Measured) else dataset
     return tuple(str(said) for name in ("skipped", "filtered") for said in getattr(plain, name, ()))
+
+
+def _cache(config: RunConfig) -> tuple[Path, int] | None:
+    folder = cache_folder(config)
+    return None if folder is None else (folder, sum(part.bytes for part in stats(folder)))

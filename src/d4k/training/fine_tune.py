@@ -19,11 +19,10 @@ from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.checks import check_quantized
 from d4k.training.data.measured import Measured
-from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
-from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless
+from d4k.training.refusals import outline, refuse_hopeless, refuse_pictures
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train
 from d4k.training.tracking import check_tracking
@@ -151,10 +150,10 @@ def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, re
             if processes.first:
                 check_folder(config, resume=resume)
             dataset, loss = Measured(_given("dataset", None, config.dataset)), _given("loss", None, config.loss)
+            refuse_hopeless(config, dataset, place, processes.count)
             sketch = outline(config)
-            refuse_hopeless(sketch, config, dataset, place, processes.count)
             if sketch is not None:
-                refuse_few_pictures(choose_pictures(dataset, sketch, config).count, processes.count)
+                refuse_pictures(sketch, dataset, config, processes.count)
             backbone, loaded = _load(config, place, memory_gb)
         yield Opened(backbone, loaded, dataset, loss, place)
 

@@ -80,7 +80,7 @@ class HeldOutLosses:
         self.engine, self.backbone, self.loss, self.held_out = engine, backbone, loss, held_out
         self.settings, self.guidance = config.validation, config.flow.guidance
         self.file, self.plot = run.validation / NAME, run.validation / PLOT
-        self.run = run.path
+        self.run, self.kind = run.path, {"pictures": len(held_out), "seed": config.validation.seed}
 
     def __len__(self) -> int:
         """How many parts the measurement has, each of which one process can do."""
@@ -88,11 +88,11 @@ class HeldOutLosses:
 
     def seen(self, step: int) -> bool:
         """Whether the losses at a step are kept already."""
-        return any(row["step"] == step for row in read_held_out_losses(self.run))
+        return any(row["step"] == step for row in self._rows())
 
     def forget(self, after: int) -> None:
         """Drop what is kept of later steps, which a run that is resumed does again."""
-        rows = read_held_out_losses(self.run)
+        rows = self._rows()
         if any(row["step"] > after for row in rows):
             self._write([row for row in rows if row["step"] <= after])
 
@@ -132,11 +132,16 @@ class HeldOutLosses:
         """
         table = torch.tensor([found[index] for index in sorted(found)], dtype=torch.float64)
         levels = dict(zip(map(str, self.settings.sigmas), table.mean(0).tolist(), strict=True))
-        rows = [row for row in read_held_out_losses(self.run) if row["step"] != step]
-        row = {"step": step, "loss": table.mean().item(), "sigmas": levels, "pictures": len(found)}
+        rows = [row for row in self._rows() if row["step"] != step]
+        row = {"step": step, "loss": table.mean().item(), "sigmas": levels, **self.kind}
         self._write([*rows, row])
         figures = {f"validation/loss at sigma {level}": value for level, value in levels.items()}
         return {"validation/loss": row["loss"], **figures}, {"validation/losses": open_picture(self.plot)}
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What is kept of as many pictures, with the same noise, at the same noise levels."""
+        levels, rows = [str(level) for level in self.settings.sigmas], read_held_out_losses(self.run)
+        return [row for row in rows if list(row["sigmas"]) == levels and row | self.kind == row]
 
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep the rows, in the order of their steps, and plot them."""
@@ -147,7 +152,9 @@ class HeldOutLosses:
 
 
 def read_held_out_losses(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `validation/losses.jsonl`: step, loss (the mean), sigmas and pictures; empty without a file.
+    """The rows of a run's `validation/losses.jsonl`; empty without a file.
+
+    Each has step, loss (the mean over the noise levels), sigmas (the loss at each), pictures (their number) and seed.
 
     Args:
         folder: of the run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -123,13 +124,21 @@ class Loop:
         if self.config.adapter is None:
             changed.add(self.module)
         with self._wrapped() as optimizer, closing(feed):
-            return [self._timed_step(feed, optimizer) for _ in range(count)]
+            return [self._timed_step(step, feed, optimizer) for step in range(1, count + 1)]
 
-    def _timed_step(self, feed: Iterator[Batch], optimizer: torch.optim.Optimizer) -> float:
+    def _timed_step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer) -> float:
         start = time.perf_counter()
-        training_step(self.engine, self.backbone, self.loss, feed, self.config, optimizer)
+        result = training_step(self.engine, self.backbone, self.loss, feed, self.config, optimizer)
+        if self.ema is not None:
+            self.ema.update(self.module, step)
         if self.engine.device.type != "cpu":
             torch.accelerator.synchronize()
+        if result.skipped and self.engine.processes.first:
+            warnings.warn(
+                f"step {step} would be left out, since its loss is {result.loss} and its gradient {result.norm}: lower "
+                f"optimizer.lr, or look at its pictures ({', '.join(result.ids)})",
+                stacklevel=4,
+            )
         return time.perf_counter() - start
 
     def _step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:

@@ -20,11 +20,10 @@ from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.caching import fill_cache
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
-from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
 from d4k.training.data.views import held_out_views
-from d4k.training.engine import Engine, make_engine
+from d4k.training.engine import Engine, check_context, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
@@ -33,14 +32,14 @@ from d4k.training.lock import owned
 from d4k.training.loop import Loop
 from d4k.training.noise import training_shift
 from d4k.training.processes import Processes
-from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
+from d4k.training.refusals import refuse_few_pictures, refuse_foreign_cache, refuse_hopeless, refuse_pictures
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
 from d4k.training.state import Share, check_share, load_state
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "check_run", "make_feed", "train"]
+__all__ = ["Run", "check_run", "make_feed", "make_validation", "train"]
 
 
 @frozen
@@ -113,12 +112,12 @@ def train(
     with stop.listening(), joined(config, place):
         processes = Processes()
         with processes.together():
-            refuse_hopeless(backbone, config, dataset, place, processes.count)
+            refuse_hopeless(config, dataset, place, processes.count)
         with owned(run, processes):
             engine = make_engine(config, place)
             feed = make_feed(engine, backbone, dataset, config, model)
             state = check_run(engine, backbone, feed, config, resume)
-            validation = _validation(engine, backbone, feed, loss, config, model)
+            validation = make_validation(engine, backbone, feed, loss, config, model)
             loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
             loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
@@ -128,21 +127,22 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
     """Choose the pictures, fill their cache, say what is odd about them, and make ready to take them in order."""
     processes = engine.processes
     with processes.together():
-        chosen = choose_pictures(dataset, backbone, config)
+        chosen = refuse_pictures(backbone, dataset, config, processes.count)
+        refuse_foreign_cache(backbone, config)
     filled = fill_cache(backbone, chosen, config, processes)
     with processes.together():
         if filled is not None:
             chosen = chosen.without(filled.unreadable, filled.source.contents)
-        refuse_few_pictures(chosen.count, processes.count)
+        refuse_few_pictures(chosen.count, engine.pictures[1])
         notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
         for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
         shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
-        return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
+        return Feed(source, chosen, config, engine.device, *engine.pictures, shift_at)
 
 
-def _validation(
+def make_validation(
     engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, model: Model | None
 ) -> Validation | None:
     """What is looked at between the steps; what it needs of the text encoders and the autoencoder is encoded here."""
@@ -167,6 +167,7 @@ def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig,
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
         check_memory(backbone, feed.crop, config)
+        check_context(backbone, feed, config)
     return state
 
 

@@ -23,7 +23,7 @@ from d4k.protocols import Backbone, Loss
 from d4k.training.ema import EMA, share_again
 from d4k.training.engine import Engine
 from d4k.training.held_out import HeldOut, HeldOutLosses
-from d4k.training.pictures import SamplePictures
+from d4k.training.validation_pictures import SamplePictures
 
 __all__ = ["Show", "Validation", "check_validation"]
 
@@ -135,7 +135,8 @@ class Validation:
     def _measured(self, part: SamplePictures | HeldOutLosses, stopped: Callable[[], object]) -> dict[int, Any]:
         """Index -> what was measured: in the first process all of it."""
         rank, count = self.processes.rank, self.processes.count
-        together = count == 1 or any(isinstance(weight, DTensor) for weight in self.module.parameters())
+        shares = any(isinstance(weight, DTensor) for weight in self.module.parameters())
+        together = count == 1 or self.engine.context > 1 or shares
         found: dict[int, Any] = {}
 
         def tick() -> None:

@@ -16,9 +16,10 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 
 from d4k.config import RunConfig
 from d4k.models import autocast_dtype
+from d4k.training.engine.context import quiet_context, share_tokens
 from d4k.training.engine.single import Engine
 from d4k.training.processes import Processes
-from d4k.upstream import block_names, forget_shares
+from d4k.upstream import block_names, forget_shares, join_tokens
 
 __all__ = ["FSDP2Engine"]
 
@@ -38,7 +39,7 @@ class FSDP2Engine(Engine):
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config, self.processes = config, Processes()
         self.place, self.dtype = device, autocast_dtype(config.training.precision)
-        self.plain = _Plain()
+        self.plain, self.context = _Plain(), config.parallel.context
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +58,8 @@ class FSDP2Engine(Engine):
         averaged in float32. Inputs are not converted: a timestep in bfloat16 would be another one.
         """
         self.plain = _Plain(module)
+        if self.context > 1:
+            share_tokens(module, self.context, self.processes, self.device)
         offloads = self.config.parallel.offload == "all"
         settings: dict[str, Any] = {
             "mesh": init_device_mesh(self.device.type, (self.processes.count,)),
@@ -82,6 +85,8 @@ class FSDP2Engine(Engine):
     def gather(self, module: torch.nn.Module) -> None:
         """Undo `share`: the first process has the whole module again, where its weights were; the others have none."""
         whole: Any = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if self.context > 1:
+            join_tokens(module)
         self.plain.restore(module, whole)
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
@@ -91,7 +96,10 @@ class FSDP2Engine(Engine):
     @contextmanager
     def forward_pass(self, wrapped: torch.nn.Module) -> Iterator[None]:  # noqa: ARG002
         """A context for one of the forward and backward passes of a step."""
-        with warnings.catch_warnings():  # of changes in place to what a block returns, which no denoiser here makes
+        with (
+            quiet_context(),
+            warnings.catch_warnings(),
+        ):  # of changes in place to what a block returns, which no denoiser here makes
             warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
             yield
 
@@ -101,7 +109,8 @@ class FSDP2Engine(Engine):
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of one pass, which counts as much as each of the others of its step."""
-        (loss / self.config.training.accumulation).backward()  # type: ignore[no-untyped-call]
+        # processes that share a picture have a part of its gradient each: their sum is wanted, and the mean is taken
+        (loss * self.context / self.config.training.accumulation).backward()  # type: ignore[no-untyped-call]
 
     def clip(self, wrapped: torch.nn.Module, largest: float) -> torch.Tensor:
         """Scale the gradient down to a largest norm, 0 leaving it alone, and return the norm that it had, a scalar."""

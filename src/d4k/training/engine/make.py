@@ -42,7 +42,7 @@ def make_engine(config: RunConfig, device: torch.device) -> Engine:
             cpu=device.type == "cpu",
             kwargs_handlers=[DDP_SETTINGS] if several else [],
         )
-    return DDPEngine(accelerator) if several else Engine(accelerator)
+    return DDPEngine(accelerator, config.parallel.context) if several else Engine(accelerator)
 
 
 @contextmanager

@@ -21,12 +21,18 @@ class Engine:
     Attributes:
         processes: that share the run.
         strategy: how they share it.
+        context: how many of them share a picture.
     """
 
-    strategy = "single"
+    strategy, context = "single", 1
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.processes = accelerator, Processes()
+
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """Which share of the pictures this process takes, from 0, and of how many shares."""
+        return self.processes.rank // self.context, self.processes.count // self.context
 
     @property
     def device(self) -> torch.device:

@@ -20,7 +20,7 @@ from d4k.images import Cut
 from d4k.models import AUTOENCODER
 from d4k.protocols import Backbone
 
-__all__ = ["FORMAT", "Group", "Keys", "digest", "make_keys", "weights_digest"]
+__all__ = ["FORMAT", "Group", "Keys", "digest", "latent_group", "make_keys", "weights_digest"]
 
 FORMAT = 1
 """Of keys and entries: raised when an entry of an older d4k must not be found any more."""
@@ -83,12 +83,18 @@ def make_keys(backbone: Backbone, dtype: str) -> Keys:
         dtype: of the cache, such as "bfloat16".
     """
     parts = {name: part for name, part in backbone.components.items() if part is not backbone.trainable}
-    encoder = {name: part for name, part in parts.items() if name == AUTOENCODER}
     texts = {name: part for name, part in parts.items() if name != AUTOENCODER}
+    text = digest(_models(texts), _tokenizers(backbone), *_common(backbone, "text"))
+    return Keys(latent_group(backbone, dtype), Group("text", text, dtype))
+
+
+def latent_group(backbone: Backbone, dtype: str) -> Group:
+    """What the latents of a backbone have in common; reads the weights of its autoencoder once."""
+    parts = {name: part for name, part in backbone.components.items() if part is not backbone.trainable}
+    encoder = {name: part for name, part in parts.items() if name == AUTOENCODER}
     moments = hasattr(backbone, "encode_posterior")
     latent = digest(_models(encoder), backbone.latent.downscale, moments, *_common(backbone, "latent"))
-    text = digest(_models(texts), _tokenizers(backbone), *_common(backbone, "text"))
-    return Keys(Group("latent", latent, dtype), Group("text", text, dtype))
+    return Group("latent", latent, dtype)
 
 
 def digest(*values: Any) -> str:

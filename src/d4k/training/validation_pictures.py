@@ -15,8 +15,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from d4k.config import RunConfig
-from d4k.errors import ConfigError, D4KError
-from d4k.files import atomic_folder, write_json
+from d4k.errors import ConfigError, D4KError, DataError
+from d4k.files import atomic_folder, read_json, write_json
 from d4k.images import save_picture, to_picture
 from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone
@@ -64,17 +64,8 @@ class SamplePictures:
         self.averaged = config.ema is not None
         numbers = range(settings.seed, settings.seed + settings.seeds)
         self.jobs = [Job(prompt, seed=number) for prompt in settings.prompts for number in numbers]
-        size = backbone.defaults.size
-        self.settings = choose_settings(
-            backbone,
-            trained_model(backbone, model, config),
-            {
-                "width": settings.width or config.data.width or size,
-                "height": settings.height or config.data.height or size,
-                "steps": settings.steps,
-                "guidance": settings.guidance,
-            },
-        )
+        given = {name: getattr(settings, name) for name in ("width", "height", "steps", "guidance")}
+        self.settings = choose_settings(backbone, trained_model(backbone, model, config), given)
         with torch.no_grad():
             negative = self.settings.negative_prompt
             self.texts = {
@@ -87,7 +78,8 @@ class SamplePictures:
 
     def seen(self, step: int) -> bool:
         """Whether the pictures of a step are kept already."""
-        return (self.folder / _name(step) / RECORD).is_file()
+        path = self.folder / _name(step) / RECORD
+        return path.is_file() and read_json(path, DataError) == self._record(step)
 
     def forget(self, after: int) -> None:
         """Remove the pictures of later steps, which a run that is resumed samples again."""
@@ -97,7 +89,7 @@ class SamplePictures:
         if later and self._kept():
             save_picture(self._sheet(), self.folder / SHEET)
 
-    def measure(self, index: int, tick: Callable[[], None]) -> Tensor | None:
+    def measure(self, index: int, tick: Callable[[], None]) -> Tensor | str:
         """Sample a picture; with shared weights every process must ask.
 
         Args:
@@ -105,7 +97,7 @@ class SamplePictures:
             tick: called after each sampling step; it may raise.
 
         Returns:
-            (3, H, W) uint8 on the CPU; None where the model gave values that are no numbers, of which a warning tells.
+            (3, H, W) uint8 on the CPU; where the model gave values that are no numbers, the words that say so.
         """
         job, device = self.jobs[index], self.engine.device
         noise = starting_noise(self.backbone, [job.seed or 0], self.settings.width, self.settings.height)
@@ -125,11 +117,10 @@ class SamplePictures:
         except ConfigError:
             raise
         except D4KError as error:
-            warnings.warn(f"validation has no picture of '{job.prompt}' at this step: {error}", stacklevel=2)
-            return None
+            return str(error)
 
-    def keep(self, step: int, found: Mapping[int, Tensor | None]) -> tuple[dict[str, float], dict[str, Image]]:
-        """Write the pictures of a step, and the sheet anew, in the first process.
+    def keep(self, step: int, found: Mapping[int, Tensor | str]) -> tuple[dict[str, float], dict[str, Image]]:
+        """Write the pictures of a step, and the sheet anew, in the first process; warn of what cannot be sampled.
 
         Args:
             step: optimizer steps done.
@@ -145,15 +136,19 @@ class SamplePictures:
         with atomic_folder(target) as temporary:
             for index, file in enumerate(name_files(temporary, self.jobs)):
                 pixels = found[index]
-                if pixels is not None:
+                if isinstance(pixels, str):
+                    warnings.warn(f"step {step} has no picture of '{file.job.prompt}': {pixels}", stacklevel=2)
+                else:
                     save_picture(to_picture(pixels), file.file, recipe=self._recipe(file.job, step))
-            write_json(temporary / RECORD, {"step": step, "averaged": self.averaged, "jobs": self._record()})
+            write_json(temporary / RECORD, self._record(step))
         save_picture(self._sheet(), self.folder / SHEET)
         files = [target.file for target in name_files(target, self.jobs)]
         return {}, {f"validation/{file.stem}": thumbnail(file, SHOWN) for file in files if file.is_file()}
 
-    def _record(self) -> list[dict[str, Any]]:
-        return [{"prompt": job.prompt, "seed": job.seed} for job in self.jobs]
+    def _record(self, step: int) -> dict[str, Any]:
+        """What tells whether the pictures of a step are those that are wanted."""
+        jobs = [{"prompt": job.prompt, "seed": job.seed} for job in self.jobs]
+        return {"step": step, "averaged": self.averaged, "settings": attrs.asdict(self.settings), "jobs": jobs}
 
     def _recipe(self, job: Job, step: int) -> dict[str, Any]:
         """What a picture was made with; it names no model, for the weights of that step may not be kept."""
