@@ -12,6 +12,7 @@ from d4k.files import atomic_folder
 from d4k.models import Card, Model, ModelRef, RunFolder, Training, write_card
 from d4k.protocols import Backbone
 from d4k.training.data.buckets import bucket_sizes
+from d4k.training.noise import lasting_shift
 
 __all__ = ["trained_model", "trained_with"]
 
@@ -24,9 +25,9 @@ def trained_with(backbone: Backbone, config: RunConfig) -> Training:
         config: of the run.
 
     Returns:
-        The size in pixels, of several the largest; the backbone's options that a trained model must be sampled with; the embedded guidance
-        where it is an input of the denoiser; the shift of the noise levels where it is not 1; the decay of the moving
-        average where that is what is saved.
+        The size in pixels, of several the largest; the backbone's options that a trained model must be sampled with;
+        the embedded guidance where it is an input of the denoiser; the shift of the noise levels where it is not 1; the
+        decay of the moving average where that is what is saved.
     """
     embedded, flow = backbone.defaults.embedded_guidance, config.flow
     width, height = max(bucket_sizes(backbone, config.data), key=math.prod)
@@ -49,6 +50,9 @@ def trained_model(backbone: Backbone, model: Model, config: RunConfig) -> Model:
         config: of the run.
     """
     training = trained_with(backbone, config)
+    if training.width is not None and training.height is not None:
+        shift = lasting_shift(backbone, model, config.flow, training.width, training.height)
+        training = evolve(training, shift=shift)
     options = {**model.options, **backbone.trained_options}
     options |= {name: value for name, value in training.sampling.items() if name in options}
     return evolve(model, options=options, training=training)

@@ -25,6 +25,7 @@ from d4k.training.data.release import Released
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
 from d4k.training.data.views import held_out_views
+from d4k.training.deviations import deviations_of_run
 from d4k.training.engine import Engine, check_context, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.held_out import encode_held_out
@@ -32,7 +33,7 @@ from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
 from d4k.training.loop import Loop
-from d4k.training.noise import deviations_of_run, training_shift
+from d4k.training.noise import training_shift
 from d4k.training.processes import Processes
 from d4k.training.refusals import refuse_few_pictures, refuse_foreign_cache, refuse_hopeless, refuse_pictures
 from d4k.training.result import save_result
