@@ -55,14 +55,14 @@ def measure(model: str, strategy: str) -> int:
     backbone.load(Placement(torch.device("cpu"), torch.float32))
     text = backbone.encode_text([""])
     module = backbone.trainable.requires_grad_(True).train()
-    module.enable_gradient_checkpointing()  # type: ignore[operator]
+    module.enable_gradient_checkpointing()
     if strategy == "fsdp2":
         share_out(module)
     held = sum(_local(parameter) for parameter in module.parameters())
     optimizer = make_optimizer(OptimizerSettings(lr=1e-6), module)
     backbone.trainable = module
     if strategy == "ddp":
-        backbone.trainable = DistributedDataParallel(module, gradient_as_bucket_view=True, broadcast_buffers=False)
+        backbone.trainable = DistributedDataParallel(module, gradient_as_bucket_view=True)
     spec = backbone.latent
     for size in (128, SIZE):
         noise = torch.zeros(1, spec.channels, size // spec.downscale, size // spec.downscale)
