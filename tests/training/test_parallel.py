@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0"
     launch = [sys.executable, *arguments.split(), str(SCRIPT)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([*launch, str(folder)], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run([*launch, str(folder)], capture_output=True, text=True, env=environment, timeout=540)
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stderr + done.stdout)
     return folder
@@ -118,8 +118,7 @@ def test_a_run_of_two_processes_resumes_bit_by_bit(folder: Path, strategy: str, 
     assert len(list((resumed / "tensorboard").iterdir())) == 2  # one file a part of the run, of one process
 
 
-@pytest.mark.parametrize("way", cases.WAYS)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(("strategy", "way"), [("ddp", "full"), ("fsdp2", "full"), ("fsdp2", "adapter")])
 def test_one_process_goes_on_with_a_run_of_two(folder: Path, strategy: str, way: str) -> None:
     """With twice the accumulation: the same steps, and a line that says that the last digits may differ."""
     model = cases.MODELS[0]

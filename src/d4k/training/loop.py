@@ -161,7 +161,7 @@ class Loop:
 
     def _look(self, journal: Journal, stop: Stop) -> None:
         """Look at the model, where that is due and was not done before the run was interrupted."""
-        if self.validation is not None:
+        if self.validation is not None and self.validation.is_due(self.state.step):
             processes, device = self.engine.processes, self.engine.device
             with evaluation_weights(self.optimizer):
                 self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
