@@ -155,6 +155,18 @@ def test_shards_hold_moments_and_average(engine: Any, tmp_path: Path) -> None:
         assert one["step"] == two["step"]
 
 
+def test_processes_that_accelerate_does_not_see_are_refused(
+    monkeypatch: pytest.MonkeyPatch, run_config: Config
+) -> None:
+    """Each would train by itself, into one folder."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="accelerate sees 1 of 2 processes"):
+        make_engine(run_config(), CPU)
+
+
 @pytest.mark.parametrize(
     ("model", "context", "width", "words"),
     [
