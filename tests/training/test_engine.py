@@ -95,6 +95,13 @@ def test_gathering_undoes_sharing(engine: Any) -> None:
     assert not module._forward_pre_hooks
 
 
+def test_processes_with_different_weights_are_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of two models would make a third."""
+    monkeypatch.setattr(engine.processes, "gather", lambda said: [said, "of another model"])
+    with pytest.raises(CheckpointError, match="loaded different weights"):
+        engine.share(Row())
+
+
 def test_the_norm_is_that_of_the_whole_gradient(engine: Any) -> None:
     """And a gradient that is longer than allowed is scaled to what is allowed."""
     torch.manual_seed(0)
