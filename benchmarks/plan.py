@@ -24,8 +24,10 @@ from attrs import define, field, frozen
 from torch import Tensor
 
 from d4k import Backbone, Placement, create
+from d4k.adapters import resolve_model
 from d4k.models import ModelRef
-from d4k.planning import Generation, plan, shapes
+from d4k.planning import Generation, RunPlan, plan, shapes
+from d4k.planning.plan import plan_training
 from d4k.planning.trace import FusedAttention, Live, trace
 from d4k.plugins import registry
 from d4k.upstream import storage_key
@@ -55,6 +57,37 @@ PUBLISHED = (
     Published("SD3, F8", "sd3-medium", 8, False, None),
     Published("FLUX.1, F8", "flux-dev", 8, False, None),
 )
+
+
+@frozen
+class Recipe:
+    """A way to train at 4096x4096 on eight devices, as `examples/` has it or changed."""
+
+    name: str
+    model: str
+    batch: int
+    settings: dict[str, Any]
+
+
+SHARED = {"strategy": "fsdp2"}
+RECIPES = (
+    Recipe("SD3, ddp, adamw-8bit (the recipe)", "sd3-medium", 8, {"optimizer": "adamw-8bit"}),
+    Recipe("SD3, ddp, adamw", "sd3-medium", 8, {}),
+    Recipe("SD3, fsdp2, adamw", "sd3-medium", 8, SHARED),
+    Recipe("FLUX.1, ddp, adamw-8bit", "flux-dev", 4, {"optimizer": "adamw-8bit"}),
+    Recipe("FLUX.1, fsdp2, adamw", "flux-dev", 4, SHARED),
+    Recipe("FLUX.1, fsdp2, adamw, offload all (the recipe)", "flux-dev", 4, {**SHARED, "offload": "all"}),
+)
+
+
+def recipe_row(row: Recipe) -> str:
+    """A line of the table of recipes."""
+    run = RunPlan(row.batch, processes=8, checkpointing=True, **row.settings)
+    found, _ = resolve_model(ModelRef(row.model, options={"downscale": 16}), configs=True)
+    memory, _, _ = plan_training(found, run, 4096, 4096)
+    needed = memory.peaks["gradient checkpointing"] / 1e9
+    held = sum(memory.cpu.values()) / 1e9
+    return f"| {row.name} | {needed:.1f} GB | {'yes' if needed <= GPU_GB else 'no'} | {held:.1f} GB |"
 
 
 @define(eq=False)
@@ -257,6 +290,9 @@ def main() -> None:
         verdict = "out of 80 GB" if planned > GPU_GB else "fits"
         difference = verdict if row.gigabytes is None else f"{planned / row.gigabytes - 1:+.1%}"
         print(f"| {row.name} | {published} | {planned:.1f} GB | {difference} | {in_d4k(row):.1f} GB |")
+    print("\n| 8 devices, 4096x4096 | each device | fits 80 GB | CPU memory of each process |\n" + "| --- " * 4 + "|")
+    for recipe in RECIPES:
+        print(recipe_row(recipe))
     print("\n| float32 on a CPU | measured | planned | difference |\n| --- | --- | --- | --- |")
     for model in ("tiny-sd3", "tiny-flux"):
         for what in ("sampling", "training", "checkpointed"):

@@ -91,7 +91,7 @@ def fill_folder(model: Any, photos: Path, cache: Path, side: int = SIDE, **setti
 def fill_and_tell(photos: Path, cache: Path, teller: Connection) -> None:
     """What a process does that is killed: many small shards, and a sign for each thing that is encoded."""
     torch.set_num_threads(1)
-    store.FLUSH_BYTES = 3000
+    store.FLUSH_BYTES = 400
     model = Model()
     model.teller = teller
     fill_folder(model, photos, cache)
@@ -101,7 +101,7 @@ def fill_and_tell(photos: Path, cache: Path, teller: Connection) -> None:
 def fill_apart(photos: Path, cache: Path, teller: Connection) -> None:
     """One of several processes that fill one cache without knowing of each other."""
     torch.set_num_threads(1)
-    store.FLUSH_BYTES = 3000
+    store.FLUSH_BYTES = 400
     filled = fill_folder(Model(), photos, cache)
     teller.send((filled.encoded, filled.texts_encoded))
 

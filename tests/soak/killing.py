@@ -5,6 +5,7 @@ python tests/soak/killing.py FOLDER KILLS [SEED]
 Everything is imported once, and each run is forked from here: a run and its kill take a second. A moment is one of
 
 - event: the n-th time that the run opens, renames, makes or removes a file in its folders, by Python's audit events;
+- cache: as event, of the cache alone, which a new run fills;
 - line: in the middle of the n-th line of `losses.jsonl`;
 - pass: in the n-th forward pass;
 - time: SIGKILL from outside, after a part of the time that a whole run takes.
@@ -34,7 +35,7 @@ from d4k.models import RunFolder
 from d4k.plugins import discovery, registry
 from d4k.training import MSELoss, journal, read_losses
 
-KINDS = ("event", "line", "pass", "time")
+KINDS = ("event", "line", "pass", "time", "cache")
 FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect")
 """What Python reports of files."""
 
@@ -96,8 +97,8 @@ def countdown(first: int) -> Callable[[], bool]:
 def arm(kind: str, moment: int, folder: Path) -> None:
     """Have this process kill itself at a moment."""
     now, own = countdown(moment), os.getpid()
-    if kind == "event":
-        place = str(folder)
+    if kind in ("event", "cache"):
+        place = str(folder / ("d4k-cache" if kind == "cache" else ""))
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             if event in FILES and place in str(arguments[0]) and os.getpid() == own and now():
@@ -177,7 +178,7 @@ def killed_once(recipe: Path, log: Path, rng: random.Random, seconds: float, kin
         time.sleep(rng.random() * seconds)
         os.kill(child, signal.SIGKILL)
     else:
-        most = {"event": 150, "line": 8, "pass": 16}[kind]
+        most = {"event": 150, "cache": 25, "line": 8, "pass": 16}[kind]
         child = start(recipe, log, *more, armed=(kind, rng.randint(1, most)))
     how = finished(child)
     assert how is not False, log.read_text()
@@ -205,7 +206,8 @@ def soak(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     while sum(counts.values()) < kills:
         recipe, went = prepared(folder / f"run {len(runs)}", photos), []
         for _ in range(rng.randint(1, MOST_KILLS)):
-            kind = min(KINDS, key=lambda kind: (counts[kind], rng.random()))
+            possible = KINDS if not went else KINDS[:-1]
+            kind = min(possible, key=lambda kind: (counts[kind], rng.random()))
             if not killed_once(recipe, log, rng, seconds, kind):
                 break
             counts[kind] += 1

@@ -95,7 +95,7 @@ def test_disk_without_room_for_the_checkpoints_that_stay(
     folder: dict[str, Any], run_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The message says how much is needed and how much is free, and nothing is made."""
-    config = run_config(dataset=folder, training={"steps": 6, "save_every": 1})
+    config = run_config(dataset=folder, training={"steps": 6, "save_every": 1}, data={"cache": "auto"})
     needed = needed_by(config)
     full_disk(monkeypatch, needed - 1)
     with pytest.raises(OutputError, match=r"needs 0\.0 GB of disk for 3 checkpoints of .* lower training\.keep_last"):
@@ -198,7 +198,9 @@ def test_disk_is_what_a_run_leaves(backbone: Any, photos: Path, run_config: Conf
 
 def test_disk_of_an_adapter(run_config: Config) -> None:
     """It alone is kept, in float32, with two moments and an average of each number."""
-    config = run_config(model="tiny-sd3", adapter={"rank": 3}, training={"precision": "bf16"}, ema={})
+    config = run_config(
+        model="tiny-sd3", adapter={"rank": 3}, training={"precision": "bf16"}, ema={}, data={"cache": "auto"}
+    )
     backbone = outline(config)
     assert backbone is not None
     assert config.adapter is not None
@@ -213,7 +215,7 @@ def test_resumed_run_needs_room_for_the_rest_alone(
     backbone: Any, photos: Path, run_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its checkpoints are on the disk already."""
-    config = run_config(training={"steps": 4, "save_every": 1})
+    config = run_config(training={"steps": 4, "save_every": 1}, data={"cache": "auto"})
     dataset = FolderDataset(photos)
     train(backbone, dataset, MSELoss(), config)
     disk = disk_of(backbone, config, choose_pictures(dataset, backbone, config))

@@ -194,7 +194,8 @@ def test_two_batches_of_one_are_one_batch_of_two(fresh: Any, dataset: Any, run_c
 
 def test_first_step_is_the_published_computation(fresh: Any, dataset: Any, run_config: Config) -> None:
     """Mean over the batch of weight times loss of the predicted velocity; clipped gradient; one step of AdamW."""
-    trained, config = fresh(), run_config(training={"steps": 1, "clip": 0.01}, flow={"weighting": "cosmap"})
+    settings: dict[str, Any] = {"flow": {"weighting": "cosmap"}, "data": {"cache": "off"}}
+    trained, config = fresh(), run_config(training={"steps": 1, "clip": 0.01}, **settings)
     run = train(trained, dataset, MSELoss(), config)
     other = fresh()
     batch = Feed(Encoding(other, dataset), choose_pictures(dataset, other, config), config, CPU).batch(0)

@@ -50,7 +50,7 @@ def refuse_too_large(backbone: Backbone, width: int, height: int, *, batch_size:
 
 
 def refuse_large_training(
-    backbone: Backbone, width: int, height: int, *, batch_size: int, trained: int, optimizer: str = "adamw"
+    backbone: Backbone, width: int, height: int, *, batch_size: int, trained: int, state: float = 8.0, share: int = 1
 ) -> None:
     """Refuse a run that needs more memory than is free, before anything is made for it.
 
@@ -60,7 +60,8 @@ def refuse_large_training(
         height: likewise.
         batch_size: pictures of one forward pass.
         trained: how many numbers are trained, see `adapter_numbers`; 0 is all of the denoiser's.
-        optimizer: "adamw" or "adamw-8bit".
+        state: bytes of the optimizer's state for each number that is trained in float32.
+        share: processes that share weights and state between them.
 
     Raises:
         ConfigError: there is too little memory; it says how much is needed at least, and how much is free.
@@ -69,12 +70,11 @@ def refuse_large_training(
     if device.type == "meta":
         return
     spec, dtype = backbone.latent, computing_dtype(backbone.trainable)
-    moments = 2 if optimizer == "adamw-8bit" else 8
     if trained:
-        _refuse("training the adapter, of that rank,", trained * (4 + 4 + moments), device)
+        _refuse("training the adapter, of that rank,", int(trained * (4 + 4 + state)) // share, device)
     else:
         weights = sum(parameter.numel() for parameter in backbone.trainable.parameters())
-        _refuse("training all weights", weights * (dtype.itemsize + moments * dtype.itemsize // 4), device)
+        _refuse("training all weights", int(weights * (dtype.itemsize + state)) // share, device)
     tokens = batch_size * (height // spec.granularity) * (width // spec.granularity)
     latent = batch_size * spec.channels * (height // spec.downscale) * (width // spec.downscale)
     many = f"{batch_size} pictures" if batch_size > 1 else "a picture"

@@ -21,7 +21,7 @@ from d4k.planning.values import Memory, RunPlan
 from d4k.protocols import Backbone
 from d4k.upstream import block_names
 
-__all__ = ["prepare", "run_files", "training"]
+__all__ = ["prepare", "run_files", "step_peak", "training"]
 
 FLOAT32 = 4  # bytes
 LEAN, PLAIN = "gradient checkpointing", "all activations kept"
@@ -56,6 +56,11 @@ class Sizes:
     others: int
     gathered: int
     update: int
+
+    @property
+    def held(self) -> int:
+        """What is there all the time."""
+        return self.weights + self.state + self.average
 
     @classmethod
     def of(cls, backbone: Backbone, run: RunPlan) -> Sizes:
@@ -101,21 +106,38 @@ def training(backbone: Backbone, area: Area, run: RunPlan, narrow: Backbone | No
     return Memory(rows, peaks, _on_cpu(backbone, run)), plain.flops
 
 
-def _peak(sizes: Sizes, step: Trace, encoding: int, run: RunPlan) -> int:
-    """The most that is held at once: while encoding, in a pass, or in the update."""
-    held = sizes.weights + sizes.state + sizes.average
+def step_peak(backbone: Backbone, area: Area, run: RunPlan) -> int:
+    """The most that a process holds in a checkpointed step, beside text encoders and autoencoder.
+
+    Args:
+        backbone: on the meta device, after `prepare`, in the dtype that is computed in.
+        area: pictures of one forward pass.
+        run: how it is trained.
+    """
+    backbone.trainable.train().enable_gradient_checkpointing()  # type: ignore[operator]
+    sizes = Sizes.of(backbone, run)
+    return sizes.held + _step_peak(sizes, _step(backbone, area, run), run)
+
+
+def _step_peak(sizes: Sizes, step: Trace, run: RunPlan) -> int:
+    """What is held beside weights and state in a pass, or in the update."""
     if run.sharing == "single":
         # gradients grow while activations are freed; those of the passes before wait, while the next one runs
         passing = step.peak + (sizes.gradients if run.accumulation > 1 else 0)
     else:
         # those of ddp lie in buckets from the first step on, those of fsdp2 in shares
         passing = step.peak + sizes.gradients + sizes.gathered
-    update = sizes.gradients + sizes.update
+    return max(passing, sizes.gradients + sizes.update)
+
+
+def _peak(sizes: Sizes, step: Trace, encoding: int, run: RunPlan) -> int:
+    """The most that is held at once, while encoding and in the steps."""
+    working = _step_peak(sizes, step, run)
     if not run.cached:
-        return held + sizes.others + max(passing, update, encoding)
+        return sizes.held + sizes.others + max(working, encoding)
     # the denoiser is there already, but with fsdp2 it waits in CPU memory until it is shared out
     before = sizes.others + encoding + (0 if run.sharing == "fsdp2" else sizes.weights)
-    return max(before, held + max(passing, update))
+    return max(before, sizes.held + working)
 
 
 def _on_cpu(backbone: Backbone, run: RunPlan) -> dict[str, int]:

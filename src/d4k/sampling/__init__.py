@@ -8,7 +8,7 @@ from d4k.sampling.output import PICTURES, check_output
 from d4k.sampling.pictures import generate_jobs, generate_pictures
 from d4k.sampling.progress import Progress
 from d4k.sampling.recipe import NEEDED, check_recipe, versions
-from d4k.sampling.settings import SCHEDULER, SamplingSettings, check_size, choose_settings, deviations
+from d4k.sampling.settings import SCHEDULER, SamplingSettings, check_size, choose_settings, deviations, is_other_size
 
 __all__ = [
     "INDEX",
@@ -33,6 +33,7 @@ __all__ = [
     "generate_into",
     "generate_jobs",
     "generate_pictures",
+    "is_other_size",
     "name_files",
     "sample",
     "sample_latents",

@@ -7,6 +7,7 @@ from d4k.training.data.views import cache_folder
 from d4k.training.disk import Disk
 from d4k.training.dry_run import DryRun, dry_run, dry_run_from_config
 from d4k.training.fine_tune import as_component, fine_tune, origin, train_from_config
+from d4k.training.held_out import read_held_out_losses
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, first_process, speaking_once
 from d4k.training.losses import MSELoss
@@ -41,6 +42,7 @@ __all__ = [
     "first_process",
     "load_state",
     "origin",
+    "read_held_out_losses",
     "read_losses",
     "save_state",
     "speaking_once",

@@ -12,6 +12,8 @@ from d4k.errors import ConfigError
 from d4k.images import Crop
 from d4k.models import LoadedModel, adapter_numbers, refuse_large_training
 from d4k.protocols import Backbone
+from d4k.training.disk import STATE_BYTES
+from d4k.training.launch import chosen_strategy, process_count
 
 __all__: list[str] = []
 
@@ -83,13 +85,15 @@ def check_memory(backbone: Backbone, crop: Crop, config: RunConfig) -> None:
     module, trained = backbone.trainable, 0
     if config.adapter is not None:
         trained = adapter_numbers(module, check_targets(module, config.adapter.targets), config.adapter.rank)
+    away = config.parallel.offload == "optimizer"
     refuse_large_training(
         backbone,
         crop.width,
         crop.height,
         batch_size=config.training.batch_size,
         trained=trained,
-        optimizer=config.optimizer.name,
+        state=0 if away else STATE_BYTES.get(config.optimizer.name, 0),
+        share=process_count() if chosen_strategy(config) == "fsdp2" else 1,
     )
 
 

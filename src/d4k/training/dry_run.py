@@ -16,11 +16,11 @@ from d4k.training.data.cache.upkeep import stats
 from d4k.training.data.measured import Measured
 from d4k.training.data.pictures import Chosen
 from d4k.training.data.views import cache_folder
+from d4k.training.deviations import deviations_of_run
 from d4k.training.disk import Disk, disk_of, free_disk
 from d4k.training.engine import make_engine
 from d4k.training.fine_tune import opened
 from d4k.training.loop import Loop
-from d4k.training.noise import deviations_of_run
 from d4k.training.refusals import refuse_hopeless
 from d4k.training.run import check_run, make_feed, make_validation
 from d4k.training.state import steps_done

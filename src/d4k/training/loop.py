@@ -75,7 +75,8 @@ class Loop:
         )
         self.validation, self.ema = validation, None if config.ema is None else EMA(self.module, config.ema)
         averages = None if self.ema is None else self.ema.tensors
-        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler, ema=averages)
+        parts = (self.module, self.optimizer, self.schedule)
+        self.state = State(*parts, scaler=engine.scaler, ema=averages, data=feed.chosen.digest)
 
     def run_steps(self, stop: Stop, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
@@ -160,7 +161,7 @@ class Loop:
 
     def _look(self, journal: Journal, stop: Stop) -> None:
         """Look at the model, where that is due and was not done before the run was interrupted."""
-        if self.validation is not None:
+        if self.validation is not None and self.validation.is_due(self.state.step):
             processes, device = self.engine.processes, self.engine.device
             with evaluation_weights(self.optimizer):
                 self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))

@@ -66,6 +66,7 @@ class State:
         scaler: gradient scaler of a run in float16; None in another precision.
         ema: name -> moving average in float32; None without one.
         rows: of `losses.jsonl`, one a step.
+        data: digest of the pictures that are trained on; empty where nobody made one.
     """
 
     module: torch.nn.Module
@@ -75,6 +76,7 @@ class State:
     scaler: Any = None
     ema: Mapping[str, torch.Tensor] | None = None
     rows: list[dict[str, Any]] = field(factory=list)
+    data: str = ""
 
 
 def save_state(run: RunFolder, state: State, share: Share | None = None, processes: Processes | None = None) -> Path:
@@ -103,7 +105,8 @@ def save_state(run: RunFolder, state: State, share: Share | None = None, process
             _write_whole(temporary, state)
         if processes.first:
             _write_rest(temporary, state, optimizer)
-            record = {"format": FORMAT, "step": state.step, **(asdict(share) if share else {}), "shards": shards}
+            record = {"format": FORMAT, "step": state.step, "data": state.data, "shards": shards}
+            record |= asdict(share) if share else {}
             write_json(temporary / STATE, record)
     return target
 
@@ -134,6 +137,25 @@ def steps_done(folder: Path) -> int:
         CheckpointError: its record is damaged, or of a format that this version does not know.
     """
     return _read_record(folder)["step"]  # type: ignore[no-any-return]
+
+
+def check_data(folder: Path, digest: str) -> None:
+    """Refuse to go on from a checkpoint with other pictures than it was trained on so far.
+
+    Args:
+        folder: of the checkpoint.
+        digest: of the pictures now, `Chosen.digest`.
+
+    Raises:
+        ConfigError: they are others, or have other captions.
+        CheckpointError: the record of the checkpoint is damaged.
+    """
+    record = _read_record(folder)
+    if record.get("data", digest) not in ("", digest):
+        raise ConfigError(
+            f"the dataset is not the one of the first {record['step']} steps: pictures or captions were added, removed "
+            "or changed since. Put back what it was, or start a new run"
+        )
 
 
 def share_of(folder: Path) -> Share | None:

@@ -104,6 +104,10 @@ class Validation:
                 for part in self.parts:
                     part.forget(done)
 
+    def is_due(self, step: int) -> bool:
+        """Whether the run is looked at after so many steps."""
+        return step % self.every == 0 or step == self.last
+
     def look(self, step: int, show: Show, ema: EMA | None = None, stopped: Callable[[], object] = lambda: None) -> None:
         """Look at the model if it is due at this step, and was not done before the run was interrupted.
 
@@ -116,7 +120,7 @@ class Validation:
         Raises:
             OutputError: the folder cannot be written.
         """
-        if step % self.every and step != self.last:
+        if not self.is_due(step):
             return
         wanted = self.processes.tell([not part.seen(step) for part in self.parts])
         parts = [part for part, missing in zip(self.parts, wanted, strict=True) if missing]

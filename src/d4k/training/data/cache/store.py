@@ -11,6 +11,7 @@ all, and several processes may fill it at once.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -156,7 +157,7 @@ class Store:
         """Take in shards that a killed process did not enter, and drop those that are gone or cut short."""
         sweep(self.shards)
         rows = {row.name: row.bytes for row in self.index.shards()}
-        sizes = {path.name.removesuffix(ENDING): path.stat().st_size for path in self._files()}
+        sizes = self._sizes()
         lost = [name for name, size in rows.items() if sizes.get(name) != size]
         count = sum(self.forget_shard(name) for name in lost)
         notes = []
@@ -178,8 +179,10 @@ class Store:
             return gone
         return True
 
-    def _files(self) -> list[Path]:
-        return list(self.shards.glob(f"*{ENDING}"))
+    def _sizes(self) -> dict[str, int]:
+        """The shards in the folder, and the bytes of each."""
+        with os.scandir(self.shards) as found:
+            return {one.name.removesuffix(ENDING): one.stat().st_size for one in found if one.name.endswith(ENDING)}
 
 
 class Writer:
