@@ -95,6 +95,13 @@ def test_gathering_undoes_sharing(engine: Any) -> None:
     assert not module._forward_pre_hooks
 
 
+def test_processes_with_different_weights_are_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of two models would make a third."""
+    monkeypatch.setattr(engine.processes, "gather", lambda said: [said, "of another model"])
+    with pytest.raises(CheckpointError, match="loaded different weights"):
+        engine.share(Row())
+
+
 def test_the_norm_is_that_of_the_whole_gradient(engine: Any) -> None:
     """And a gradient that is longer than allowed is scaled to what is allowed."""
     torch.manual_seed(0)
@@ -153,6 +160,18 @@ def test_shards_hold_moments_and_average(engine: Any, tmp_path: Path) -> None:
     for one, two in zip(state.optimizer.state.values(), other.optimizer.state.values(), strict=True):
         assert torch.equal(one["exp_avg"].full_tensor(), two["exp_avg"].full_tensor())
         assert one["step"] == two["step"]
+
+
+def test_processes_that_accelerate_does_not_see_are_refused(
+    monkeypatch: pytest.MonkeyPatch, run_config: Config
+) -> None:
+    """Each would train by itself, into one folder."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="accelerate sees 1 of 2 processes"):
+        make_engine(run_config(), CPU)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from d4k.config import RunConfig
+from d4k.errors import CheckpointError
 from d4k.models import autocast_dtype
 from d4k.training.engine.context import quiet_context, share_tokens
 from d4k.training.engine.single import Engine
@@ -56,7 +58,15 @@ class FSDP2Engine(Engine):
 
         Products are computed in the precision of the run, as autocast says; weights travel in it, and gradients are
         averaged in float32. Inputs are not converted: a timestep in bfloat16 would be another one.
+
+        Raises:
+            CheckpointError: the processes have loaded different weights.
         """
+        if len(set(self.processes.gather(_beginnings(module)))) > 1:
+            raise CheckpointError(
+                "the processes have loaded different weights, of which each would keep its share: do all of them see "
+                "the same folder, or revision?"
+            )
         self.plain = _Plain(module)
         if self.context > 1:
             share_tokens(module, self.context, self.processes, self.device)
@@ -123,6 +133,14 @@ class FSDP2Engine(Engine):
             for share in shares:
                 share.mul_(factor)
         return norm
+
+
+def _beginnings(module: torch.nn.Module) -> str:
+    """A digest of the names of the weights and of the first values of each, which tells models apart."""
+    digest = sha256()
+    for name, parameter in module.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.detach().flatten()[:8].tolist()}".encode())
+    return digest.hexdigest()
 
 
 class _Plain:
