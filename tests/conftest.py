@@ -236,7 +236,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_config(tmp_path: Path) -> Callable[..., RunConfig]:
-    """`run_config("name", training={...}, ...)`: settings of a short exact run into `tmp_path/name`, without a cache."""
+    """`run_config("name", training={...}, ...)`: settings of a short run into `tmp_path/name`, without a cache."""
 
     def make(name: str = "run", **sections: Any) -> RunConfig:
         training = {

@@ -57,7 +57,7 @@ def fill(recipe: Path | None, settings: tuple[str, ...], device: str | None, mem
       d4k cache examples/train_tiny.toml --set data.width=512 --set data.height=512
     """
     from d4k.training import first_process, speaking_once
-    from d4k.training.caching import cache_from_config
+    from d4k.training.precache import cache_from_config
 
     with speaking_once():
         config = read_settings(recipe, settings)

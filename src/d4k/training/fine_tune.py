@@ -28,7 +28,7 @@ from d4k.training.run import Run, train
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import check_validation
 
-__all__ = ["Opened", "as_component", "fine_tune", "opened", "origin", "train_from_config"]
+__all__ = ["Opened", "as_component", "fine_tune", "load_run_model", "opened", "origin", "train_from_config"]
 
 
 def fine_tune(
@@ -154,12 +154,18 @@ def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, re
             sketch = outline(config)
             if sketch is not None:
                 refuse_pictures(sketch, dataset, config, processes.count)
-            backbone, loaded = _load(config, place, memory_gb)
+            backbone, loaded = load_run_model(config, place, memory_gb)
         yield Opened(backbone, loaded, dataset, loss, place)
 
 
-def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
-    """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
+def load_run_model(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
+    """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out.
+
+    Args:
+        config: of the run.
+        device: where this process computes.
+        memory_gb: as of `d4k.Loading`.
+    """
     adapter = config.adapter
     dtype = training_dtype(config.training.precision, adapter=adapter is not None, optimizer=config.optimizer.name)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.caching import fill_cache
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
+from d4k.training.data.release import Released
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
 from d4k.training.data.views import held_out_views
@@ -30,7 +32,7 @@ from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
 from d4k.training.loop import Loop
-from d4k.training.noise import training_shift
+from d4k.training.noise import deviations_of_run, training_shift
 from d4k.training.processes import Processes
 from d4k.training.refusals import refuse_few_pictures, refuse_foreign_cache, refuse_hopeless, refuse_pictures
 from d4k.training.result import save_result
@@ -39,7 +41,7 @@ from d4k.training.state import Share, check_share, load_state
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "check_run", "make_feed", "make_validation", "train"]
+__all__ = ["Run", "check_run", "make_feed", "make_validation", "released", "train"]
 
 
 @frozen
@@ -118,8 +120,9 @@ def train(
             feed = make_feed(engine, backbone, dataset, config, model)
             state = check_run(engine, backbone, feed, config, resume)
             validation = make_validation(engine, backbone, feed, loss, config, model)
-            loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
-            loop.run_steps(stop, on_step)
+            with released(backbone, feed, config, model):
+                loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
+                loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
 
@@ -135,6 +138,8 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
             chosen = chosen.without(filled.unreadable, filled.source.contents)
         refuse_few_pictures(chosen.count, engine.pictures[1])
         notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
+        other = [] if model is None else list(deviations_of_run(backbone, model, config, *chosen.largest))
+        notes += [f"this run trains otherwise than '{config.model}': {'; '.join(other)}"] if other else []
         for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
@@ -169,6 +174,14 @@ def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig,
         check_memory(backbone, feed.crop, config)
         check_context(backbone, feed, config)
     return state
+
+
+def released(backbone: Backbone, feed: Feed, config: RunConfig, model: Model | None) -> AbstractContextManager[object]:
+    """A block in which text encoders and autoencoder are out of memory, where all that they would encode is cached."""
+    if model is None or isinstance(feed.source, Encoding):
+        return nullcontext()
+    seen = config.validation is not None and config.validation.prompts  # pictures are decoded
+    return Released(backbone, revision=model.revision, variant=model.variant, keep=("vae",) if seen else ())
 
 
 def _open(loop: Loop, state: Path | None) -> Loop:
