@@ -109,8 +109,8 @@ FUNCTIONS = {
     "autoencoder.footprint": "(vae: Any, height: int, width: int, *, downscale: int, memory_gb: float "
     "| None = None, encoding: bool = False) -> int",
     "autoencoder.own_downscale": "(vae: Any) -> int",
-    "autoencoder.posterior": "(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) "
-    "-> Posterior",
+    "autoencoder.posterior": "(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = "
+    "None) -> Posterior",
     "backbones.ExactAutoencoder": "(vae: Any, downscale: int, memory_gb: float | None = None) -> None",
     "backbones.ExactAutoencoder.decode": "(self, latent: Tensor) -> Tensor",
     "backbones.ExactAutoencoder.encode": "(self, pixels: Tensor) -> Tensor",
