@@ -14,6 +14,7 @@ import pytest
 import d4k
 from d4k.cli import main
 from d4k.cli.adapter import adapter
+from d4k.cli.cache import cache
 from d4k.config import RunConfig, from_mapping
 from d4k.plugins import hookspecs
 
@@ -197,6 +198,11 @@ OPTIONS = {
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",
     "adapter convert": "source --layout=comfyui --output",
+    "cache": "",
+    "cache fill": "recipe --set --device --memory-gb",
+    "cache repair": "folder",
+    "cache stats": "folder",
+    "cache verify": "folder",
     "plugins": "",
     "new": "kind name --pipeline --output=.",
     "check": "plugin --model",
@@ -326,7 +332,8 @@ def test_hooks() -> None:
 def test_commands() -> None:
     """The words of the command line."""
     assert set(main.commands) == {name for name in OPTIONS if " " not in name}
-    assert {f"adapter {name}" for name in adapter.commands} == {name for name in OPTIONS if " " in name}
+    inner = {f"{group.name} {name}" for group in (adapter, cache) for name in group.commands}
+    assert inner == {name for name in OPTIONS if " " in name}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

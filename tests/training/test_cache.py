@@ -18,7 +18,7 @@ from PIL import Image
 from d4k import ConfigError, DataError, Sample
 from d4k.datasets import FolderDataset
 from d4k.images import Crop, open_picture, to_float, to_tensor
-from d4k.training.data.cache import Filled, Store, fill
+from d4k.training.data.cache import Filled, Store, fill, originals
 from d4k.training.data.source import View
 
 
@@ -89,7 +89,11 @@ def test_new_pixels_under_an_old_name_are_encoded(photos: Path, cache: Path) -> 
     assert torch.equal(latent(filled, 2), encoded(Model(), photos / "2.png"))
 
 
-def test_new_pixels_with_the_size_and_time_of_the_old_ones_are_encoded(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("fresh", [originals.FRESH, 0], ids=["just changed", "changed long ago"])
+def test_new_pixels_with_the_size_and_time_of_the_old_ones_are_encoded(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, fresh: int
+) -> None:
+    monkeypatch.setattr(originals, "FRESH", fresh)
     photos = tmp_path / "bitmaps"
     photos.mkdir()
     for seed in range(2):
@@ -289,7 +293,7 @@ def test_a_caption_whose_text_is_not_finite_is_named(photos: Path, cache: Path) 
     model = Model()
     with torch.no_grad():
         model.text_encoder.weight.fill_(torch.inf)
-    with pytest.raises(DataError, match="caption 'picture 0' is not finite"):
+    with pytest.raises(DataError, match=r"of the caption '.*' is not finite in bfloat16"):
         fill_folder(model, photos, cache)
 
 

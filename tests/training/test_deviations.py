@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from d4k import Pipeline
 from d4k.config import RunConfig, from_mapping
 from d4k.models import Training
-from d4k.training.deviations import deviations_of_run
+from d4k.training.deviations import deviations_of_run, note_of_run
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +73,17 @@ def test_levels_that_no_shift_gives_are_said_and_do_not_stop_a_run_with_a_shift_
     monkeypatch.setattr(type(flux.backbone), "scheduler", karras)
     (found,) = said(flux, Training(), (512, 512), shift=1.0)
     assert found == "shift 1, sampling at this size takes other noise levels, which no shift gives"
+
+
+def test_all_that_differs_is_one_line_and_nothing_is_none(flux: Pipeline) -> None:
+    config = from_mapping(
+        RunConfig,
+        {"model": "tiny", "dataset": {"name": "sample-photos"}, "output_dir": "run", "data": {"width": 512}},
+    )
+    model = evolve(flux.loaded.model, training=Training(256, 256, guidance=5.0))
+    (line,) = note_of_run(flux.backbone, model, config)
+    assert line == (
+        "this run differs from how 'tiny-flux' was trained or is sampled: guidance 3.5, the model was trained with 5; "
+        "size 512x256, the model was trained at 256x256"
+    )
+    assert note_of_run(flux.backbone, evolve(model, training=Training()), config) == ()

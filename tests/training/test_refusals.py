@@ -199,7 +199,11 @@ def test_disk_is_what_a_run_leaves(backbone: Any, photos: Path, run_config: Conf
 def test_disk_of_an_adapter(run_config: Config) -> None:
     """It alone is kept, in float32, with two moments and an average of each number."""
     config = run_config(
-        model="tiny-sd3", adapter={"rank": 3}, training={"precision": "bf16"}, ema={}, data={"cache": "auto"}
+        model="tiny-sd3",
+        adapter={"rank": 3},
+        training={"precision": "bf16"},
+        ema={},
+        data={"cache": "auto", "cache_dtype": "bfloat16"},
     )
     backbone = outline(config)
     assert backbone is not None
@@ -208,7 +212,7 @@ def test_disk_of_an_adapter(run_config: Config) -> None:
     add_adapter(backbone.trainable, config.adapter)
     numbers = sum(parameter.numel() for parameter in backbone.trainable.parameters() if parameter.requires_grad)
     assert (disk.result, disk.checkpoint) == (4 * numbers, 16 * numbers)
-    assert disk.latents == 2 * 16 * 32 * 64 * 2
+    assert disk.latents == 2 * (16 * 32 * 64) * 2 * 2, "mean and log-variance, two bytes each"
 
 
 def test_resumed_run_needs_room_for_the_rest_alone(

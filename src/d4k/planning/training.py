@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from d4k.adapters import add_adapter
 from d4k.config import TrainingSettings, kept_at_once
-from d4k.models import QUANTIZERS, autocast_dtype, ones_of
+from d4k.models import DTYPES, QUANTIZERS, autocast_dtype, ones_of
 from d4k.planning.generation import Area, autoencoding, total
 from d4k.planning.shapes import refusing
 from d4k.planning.state import state_bytes, update_bytes
@@ -121,12 +121,10 @@ def step_peak(backbone: Backbone, area: Area, run: RunPlan) -> int:
 
 def _step_peak(sizes: Sizes, step: Trace, run: RunPlan) -> int:
     """What is held beside weights and state in a pass, or in the update."""
-    if run.sharing == "single":
-        # gradients grow while activations are freed; those of the passes before wait, while the next one runs
-        passing = step.peak + (sizes.gradients if run.accumulation > 1 else 0)
-    else:
-        # those of ddp lie in buckets from the first step on, those of fsdp2 in shares
-        passing = step.peak + sizes.gradients + sizes.gathered
+    # gradients grow while activations are freed; those of the passes before wait, while the next one runs, and those of
+    # ddp lie in buckets from the first step on
+    waiting = sizes.gradients if run.accumulation > 1 or run.sharing == "ddp" else 0
+    passing = step.peak + waiting + sizes.gathered
     return max(passing, sizes.gradients + sizes.update)
 
 
@@ -160,9 +158,9 @@ def _on_cpu(backbone: Backbone, run: RunPlan) -> dict[str, int]:
 def _gathered(module: nn.Module, run: RunPlan) -> int:
     """What fsdp2 has whole beside the shares.
 
-    While a block computes, its weights are whole, those of the next are on their way, and so is the buffer that they
-    come in; the weights outside the blocks are whole all the time. In the backward pass the gradient of a block is
-    whole in the dtype of the weights, and once more in float32 while it is averaged, where one before it may still be.
+    While a block computes, its weights are whole, and those of the next are on their way in a buffer of that size; the
+    weights outside the blocks are whole all the time. In the backward pass the gradient of a block is whole in the
+    dtype of the weights, while that of the block before is averaged in float32.
     """
     narrow = autocast_dtype(run.precision)
     kinds = block_names(module)
@@ -173,7 +171,7 @@ def _gathered(module: nn.Module, run: RunPlan) -> int:
     root = max(0, _as(module.parameters(), narrow) - sum(weights))
     largest = max(trained, key=lambda tensors: sum(t.numel() for t in tensors))
     numbers = sum(tensor.numel() for tensor in largest)
-    return root + 3 * max(weights) + _as(largest, narrow) + 2 * FLOAT32 * numbers
+    return root + 2 * max(weights) + _as(largest, narrow) + FLOAT32 * numbers
 
 
 def _as(tensors: object, dtype: torch.dtype | None) -> int:
@@ -203,13 +201,13 @@ def _checkpoints(count: int) -> str:
 
 
 def _step(backbone: Backbone, area: Area, run: RunPlan) -> Trace:
-    """A pass; where several processes share the run, without the gradients, which are counted beside it."""
+    """A pass with its gradients, or with this process's shares of them; those of ddp are counted beside it."""
     autocast = autocast_dtype(run.precision)
     # the loop holds latents in float32, and text in the dtype of the text encoders
     noise = area.noise(backbone)
     noise = noise.float() if noise.dtype == torch.float32 or autocast is not None else noise
     sigma = torch.empty(area.batch, device="meta")
-    with refusing(type(backbone.trainable).__name__, "is trained"), _gradients(backbone, kept=run.sharing == "single"):
+    with refusing(type(backbone.trainable).__name__, "is trained"), _gradients(backbone, run):
         text = backbone.encode_text([""] * area.batch).to(device="meta")
 
         def velocity() -> Tensor:
@@ -236,13 +234,19 @@ def _return(kept: Tensor | tuple[torch.Size, torch.dtype]) -> Tensor:
 
 
 @contextmanager
-def _gradients(backbone: Backbone, *, kept: bool) -> Iterator[None]:
-    def drop(parameter: Tensor) -> None:
+def _gradients(backbone: Backbone, run: RunPlan) -> Iterator[None]:
+    """What becomes of a gradient as soon as it is there: one process keeps it, ddp has counted it, fsdp2 shares it."""
+    shares: list[Tensor] = []
+
+    def take(parameter: Tensor) -> None:
         parameter.grad = None
+        if run.sharing == "fsdp2" and run.offload != "all":
+            share = -(-parameter.numel() // run.processes)
+            shares.append(torch.empty(share, dtype=DTYPES[run.weights], device="meta"))
 
     hooks: list[Any] = []
-    for parameter in () if kept else _trained(backbone):
-        hooks.append(parameter.register_post_accumulate_grad_hook(drop))  # type: ignore[no-untyped-call]
+    for parameter in () if run.sharing == "single" else _trained(backbone):
+        hooks.append(parameter.register_post_accumulate_grad_hook(take))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

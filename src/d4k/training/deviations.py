@@ -12,7 +12,23 @@ from d4k.sampling import is_other_size
 from d4k.training.noise import sampling_shift, training_shift
 from d4k.training.result import trained_with
 
-__all__ = ["deviations_of_run"]
+__all__ = ["deviations_of_run", "note_of_run"]
+
+
+def note_of_run(backbone: Backbone, model: Model, config: RunConfig) -> tuple[str, ...]:
+    """What a run says in one line before it begins; nothing where it goes on as its model was trained.
+
+    Args:
+        backbone: loaded.
+        model: what is known of it.
+        config: of the run.
+
+    Returns:
+        One sentence with all of `deviations_of_run`, or none.
+    """
+    size = backbone.defaults.size
+    odd = "; ".join(deviations_of_run(backbone, model, config, config.data.width or size, config.data.height or size))
+    return (f"this run differs from how '{model.ref.name}' was trained or is sampled: {odd}",) if odd else ()
 
 
 def deviations_of_run(backbone: Backbone, model: Model, config: RunConfig, width: int, height: int) -> Iterator[str]:

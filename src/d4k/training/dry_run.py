@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from d4k.training.engine import make_engine
 from d4k.training.fine_tune import opened
 from d4k.training.loop import Loop
 from d4k.training.refusals import refuse_hopeless
-from d4k.training.run import check_run, make_feed, make_validation
+from d4k.training.run import check_run, make_feed, make_validation, released
 from d4k.training.state import steps_done
 
 __all__ = ["DryRun", "dry_run", "dry_run_from_config"]
@@ -124,17 +126,14 @@ def dry_run(
     engine, run = make_engine(config, place), RunFolder(Path(config.output_dir))
     with engine.processes.together():
         refuse_hopeless(config, dataset, place, engine.processes.count)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with _quiet():  # what it warns of, the result says
         feed = make_feed(engine, backbone, dataset, config, model)
-    for warning in said:
-        if str(warning.message) not in feed.chosen.warnings():  # what these say, the result says
-            warnings.warn(warning.message, stacklevel=2)
     state = check_run(engine, backbone, feed, config, resume)
     numbers, disk = _count(backbone.trainable), disk_of(backbone, config, feed.chosen)
     validation = make_validation(engine, backbone, feed, loss, config, model)
-    loop = Loop(engine, backbone, loss, feed, config, run, validation)
-    seconds = loop.time_steps(WARM_UP + MEASURED)[WARM_UP:]
+    with released(backbone, feed, config, model):
+        loop = Loop(engine, backbone, loss, feed, config, run, validation)
+        seconds = loop.time_steps(WARM_UP + MEASURED)[WARM_UP:]
     width, height = feed.chosen.largest
     return DryRun(
         config=config,
@@ -169,6 +168,15 @@ def dry_run_from_config(
     """
     with opened(config, device=device, memory_gb=memory_gb, resume=resume) as it:
         return dry_run(it.backbone, it.dataset, it.loss, config, resume=resume, model=it.loaded.model, device=it.device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of `make_feed` that are fields of the result."""
+    with warnings.catch_warnings():
+        for words in ("are left out: ", "are enlarged, which teaches", "trains otherwise than"):
+            warnings.filterwarnings("ignore", f".*{words}", UserWarning)
+        yield
 
 
 def _count(module: torch.nn.Module, *, trained: bool = False) -> int:

@@ -42,7 +42,7 @@ from d4k.training.state import Share, check_data, check_share, load_state
 from d4k.training.tracking import check_tracking
 from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "check_run", "make_feed", "make_validation", "train"]
+__all__ = ["Run", "check_run", "make_feed", "make_validation", "released", "train"]
 
 
 @frozen
@@ -121,7 +121,7 @@ def train(
             feed = make_feed(engine, backbone, dataset, config, model)
             state = check_run(engine, backbone, feed, config, resume)
             validation = make_validation(engine, backbone, feed, loss, config, model)
-            with _released(backbone, feed, config, model):
+            with released(backbone, feed, config, model):
                 loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
                 loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
@@ -181,7 +181,7 @@ def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig,
     return state
 
 
-def _released(backbone: Backbone, feed: Feed, config: RunConfig, model: Model | None) -> AbstractContextManager[object]:
+def released(backbone: Backbone, feed: Feed, config: RunConfig, model: Model | None) -> AbstractContextManager[object]:
     """A block in which text encoders and autoencoder are out of memory, where all that they would encode is cached."""
     if model is None or isinstance(feed.source, Encoding):
         return nullcontext()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from d4k.errors import ConfigError, DataError
 from d4k.files import write_text
 from d4k.images import open_picture, to_float, to_tensor
 from d4k.protocols import Backbone, Dataset
+from d4k.seeds import numbered_seed
 from d4k.training.data.cache.codec import narrow
 from d4k.training.data.cache.keys import Keys, make_keys
 from d4k.training.data.cache.originals import Originals, content_digest, read_source
@@ -192,7 +194,7 @@ class _Filling:
         todo: dict[int, dict[str, View]] = defaultdict(dict)
         for key in self.store.missing(keyed):
             todo[keyed[key].index][key] = keyed[key]
-        mine = self._share(list(todo.items()))
+        mine = _turned(self._share(list(todo.items())))
 
         def decode(item: tuple[int, dict[str, View]]) -> tuple[int, dict[str, Tensor] | str]:
             try:
@@ -236,7 +238,7 @@ class _Filling:
     def _encode_texts(self, captions: Sequence[str]) -> Writer:
         """Encode this process's share of the captions that are missing."""
         keyed = {self.keys.text(caption): caption for caption in captions}
-        mine = self._share(self.store.missing(keyed))
+        mine = _turned(self._share(self.store.missing(keyed)))
         with self.store.writer(self.keys.texts) as writer, torch.no_grad():
             for key in self._bar(iter(mine), len(mine), "encoding captions", "caption"):
                 if not self.store.missing([key]):
@@ -278,6 +280,12 @@ class _Filling:
         hidden = not self.processes.first or total == 0
         shown: Iterator[Thing] = iter(tqdm(things, desc=words, unit=unit, total=total, delay=0.5, disable=hidden))
         return shown
+
+
+def _turned(things: Sequence[Thing]) -> Sequence[Thing]:
+    """The same things, begun at a place of this process's own: others that fill the same cache begin elsewhere."""
+    first = numbered_seed(os.getpid(), "cache", 0) % max(1, len(things))
+    return [*things[first:], *things[:first]]
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[Thing], Result], things: Iterable[Thing]) -> Iterator[Result]:
