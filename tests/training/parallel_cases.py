@@ -27,7 +27,7 @@ STEPS, HALF = 3, 2
 MODELS = ("tiny-sd3", "tiny-flux")
 LOOKS = {"every": 2, "prompts": ["a cat", "a dog", "a bird"], "steps": 2, "holdout": 1, "sigmas": [0.3, 0.7]}
 WAYS: dict[str, dict[str, Any]] = {
-    "full": {"ema": {"decay": 0.5}, "validation": LOOKS},
+    "full": {"ema": {"decay": 0.5}},
     "adapter": {"adapter": {"rank": 4}},
 }
 
@@ -48,6 +48,7 @@ def settings(folder: Path, name: str, model: str, way: str, **sections: Any) -> 
             "schedule": {"name": "linear"},
             "training": training,
             **WAYS[way],
+            **({"validation": LOOKS} if (model, way) == (MODELS[0], "full") else {}),
             **sections,
         },
     )
