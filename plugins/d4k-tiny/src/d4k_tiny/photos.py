@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -87,6 +88,7 @@ PHOTOS = (
 )
 
 
+@cache
 def photo_folder() -> Path:
     """The folder of the installed scikit-image that holds the photographs.
 
