@@ -37,7 +37,7 @@ Scores: TypeAlias = dict[str, list[float]]
 REFERENCE = "mse"
 CONTROL = ("published", "sigma^2 mse")
 """Two losses that must train alike, by Parseval's theorem."""
-TOLERANCE = 1e-2
+TOLERANCE = 1e-4
 OCTAVES = ((1 / 16, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 1 / 2))
 """Bands of spatial frequency in cycles a pixel, coarse to fine."""
 BANDS = tuple(f"octave {1 / high:.0f}-{1 / low:.0f} px" for low, high in OCTAVES)

@@ -73,7 +73,7 @@ SIGNATURES = {
     "on_step: Callback | None = None, on_picture: Callable[[Path], None] | "
     "None = None, **settings: Any) -> list[Path]",
     "Pipeline.train": "(self, *, dataset: str | Dataset, output_dir: str | Path, loss: str | "
-    "Loss = wavelet, dataset_options: Mapping[str, Any] | None = None, "
+    "Loss = mse, dataset_options: Mapping[str, Any] | None = None, "
     "loss_options: Mapping[str, Any] | None = None, resume: bool = False, "
     "on_step: Callable[[int, float], None] | None = None, **settings: Any) "
     "-> Run",
@@ -212,7 +212,7 @@ SETTINGS = {
     "model": "m",
     "dataset": {"name": "d", "options": {}},
     "output_dir": "o",
-    "loss": {"name": "wavelet", "options": {}},
+    "loss": {"name": "mse", "options": {}},
     "seed": 0,
     "revision": None,
     "variant": None,

@@ -175,7 +175,7 @@ class Pipeline:
         *,
         dataset: str | Dataset,
         output_dir: str | Path,
-        loss: str | Loss = "wavelet",
+        loss: str | Loss = "mse",
         dataset_options: Mapping[str, Any] | None = None,
         loss_options: Mapping[str, Any] | None = None,
         resume: bool = False,

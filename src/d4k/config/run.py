@@ -283,7 +283,7 @@ class RunConfig:
     model: str = field(validator=text())
     dataset: Component
     output_dir: str = field(validator=text())
-    loss: Component = Component("wavelet")
+    loss: Component = Component("mse")
     seed: int = field(default=0, validator=whole(0))
     revision: str | None = field(default=None, validator=optional(text()))
     variant: str | None = field(default=None, validator=optional(text()))
