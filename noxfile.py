@@ -74,6 +74,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def soak(session: nox.Session) -> None:
+    """Kill real runs of `d4k train` at fifty random moments, go on with each, and compare the ends: minutes."""
+    run(session, "pytest", "tests/soak", "-s", *session.posargs)
+
+
+@nox.session(python=False)
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff, and the layers with import-linter."""
     run(session, "ruff", "check", ".")
@@ -106,6 +112,12 @@ def benchmarks(session: nox.Session) -> None:
     """Print speed ratios against named peers."""
     for script in sorted((HERE / "benchmarks").glob("*.py")):
         session.run(str(shared(session)), str(script), external=True)
+
+
+@nox.session(python=False)
+def ablation(session: nox.Session) -> None:
+    """Compare the losses from one softened model into ablation/: about twenty minutes; started again, it goes on."""
+    session.run(str(shared(session)), "examples/ablation.py", *session.posargs, external=True, env=KEEP_MEMORY)
 
 
 @nox.session(python=False)

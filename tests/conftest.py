@@ -236,7 +236,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_config(tmp_path: Path) -> Callable[..., RunConfig]:
-    """`run_config("name", training={...}, ...)`: settings of a short exact run into `tmp_path/name`."""
+    """`run_config("name", training={...}, ...)`: settings of a short run into `tmp_path/name`, without a cache."""
 
     def make(name: str = "run", **sections: Any) -> RunConfig:
         training = {
@@ -246,7 +246,10 @@ def run_config(tmp_path: Path) -> Callable[..., RunConfig]:
             "caption_dropout": 0.0,
             **sections.pop("training", {}),
         }
-        data = {"model": "fake-model", "dataset": {"name": "folder"}, "loss": {"name": "mse"}, **sections}
-        return from_mapping(RunConfig, {"output_dir": str(tmp_path / name), **data, "training": training})
+        pictures = {"cache": "off", "workers": 0, **sections.pop("data", {})}
+        given = {"model": "fake-model", "dataset": {"name": "folder"}, "loss": {"name": "mse"}, **sections}
+        return from_mapping(
+            RunConfig, {"output_dir": str(tmp_path / name), **given, "data": pictures, "training": training}
+        )
 
     return make

@@ -15,6 +15,7 @@ def short(monkeypatch):
     """A demo of seconds: small pictures, few steps."""
     monkeypatch.setattr(demo, "SIZE", 64)
     monkeypatch.setattr(demo, "SAMPLING_STEPS", 1)
+    monkeypatch.setattr(demo, "LOOK_STEPS", 1)
     monkeypatch.setattr(demo, "PHOTOS", ("astronaut", "retina"))
 
 
@@ -30,6 +31,10 @@ def test_it_leaves_pictures_scores_curve_and_configuration(short, tmp_path):
     assert read_recipe(folder / "after" / "0000-astronaut-seed0.png")["options"]["positions"] == "interpolate"
     assert picture_size(folder / "contact-sheet.png")[0] > 2 * 64
     assert picture_size(folder / "loss.png")[0] > 500
+    assert [path.name for path in sorted((folder / "run" / "validation").glob("step-*"))] == [
+        f"step-{step:08d}" for step in range(3)
+    ]
+    assert picture_size(folder / "over-time.png")[0] > 3 * 64
     assert list(json.loads((folder / "scores.json").read_text())["scores"]) == list(demo.ROWS)
     assert "| after |" in (folder / "scores.md").read_text()
     assert (folder / "run" / "config.toml").is_file()

@@ -181,7 +181,7 @@ def test_mode_density_is_heavier_in_the_middle() -> None:
     assert share[1] == pytest.approx(0.4, abs=0.02)
 
 
-@pytest.mark.parametrize("density", ["uniform", "logit-normal", "mode"])
+@pytest.mark.parametrize("density", ["uniform", "logit-normal", "mode", "beta"])
 def test_drawn_sigmas_are_float32_in_range_and_repeatable(density: Any) -> None:
     """Equal generators give equal numbers; the generator is the only source of chance."""
     one, two = (sample_sigma(100, density=density, generator=torch.Generator().manual_seed(5)) for _ in range(2))
@@ -191,7 +191,7 @@ def test_drawn_sigmas_are_float32_in_range_and_repeatable(density: Any) -> None:
     assert one.max() <= 1
 
 
-@pytest.mark.parametrize("density", ["uniform", "logit-normal", "mode"])
+@pytest.mark.parametrize("density", ["uniform", "logit-normal", "mode", "beta"])
 def test_shift_is_applied_to_drawn_sigmas(density: Any) -> None:
     """Drawing with a shift is drawing, then shifting."""
     plain, shifted = (

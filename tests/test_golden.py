@@ -54,8 +54,10 @@ def kept(name: str, found: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return stored, stored["machine"] == machine()
 
 
+@pytest.mark.parametrize("cache", ["off", "auto"])
 @pytest.mark.parametrize(("model", "way"), CASES)
-def test_five_steps_of_training_give_the_kept_losses(tmp_path: Path, model: str, way: str) -> None:
+def test_five_steps_of_training_give_the_kept_losses(tmp_path: Path, model: str, way: str, cache: str) -> None:
+    """Encoded at every step, and read from a cache that keeps bfloat16."""
     pipe = Pipeline.from_pretrained(model, device="cpu")
     settings: dict[str, Any] = {"adapter_rank": 4} if way == "adapter" else {}
     run = pipe.train(
@@ -68,9 +70,11 @@ def test_five_steps_of_training_give_the_kept_losses(tmp_path: Path, model: str,
         batch_size=2,
         lr=1e-3,
         seed=3,
+        cache=cache,
         **settings,
     )
-    stored, same = kept(f"losses-{model}-{way}", {"losses": list(run.losses)})
+    name = f"losses-{model}-{way}" + ("-cached" if cache == "auto" else "")
+    stored, same = kept(name, {"losses": list(run.losses)})
 
     assert len(run.losses) == 5
     assert list(run.losses) == (stored["losses"] if same else pytest.approx(stored["losses"], rel=1e-3))

@@ -14,6 +14,7 @@ import pytest
 import d4k
 from d4k.cli import main
 from d4k.cli.adapter import adapter
+from d4k.cli.cache import cache
 from d4k.config import RunConfig, from_mapping
 from d4k.plugins import hookspecs
 
@@ -48,13 +49,13 @@ NAMES = [
 ]
 
 MODULES = {
-    "autoencoder": "Posterior decode encode footprint own_downscale",
+    "autoencoder": "Posterior decode encode footprint own_downscale posterior",
     "backbones": "ExactAutoencoder computing_device computing_dtype flag flow_scheduler "
     "freeze load_pipeline modules number one_of optional resident "
     "save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity per_sample resolution_shift "
     "sample_sigma shift_sigma sigma_weight velocity_from_clean",
-    "images": "MAX_PIXELS Crop list_pictures open_picture picture_size read_recipe "
+    "images": "MAX_PIXELS Crop Cut list_pictures open_picture picture_size read_recipe "
     "save_picture to_float to_picture to_tensor to_uint8",
     "testing": "check_against_diffusers check_backbone check_dataset check_loss check_metric check_shapes",
 }
@@ -108,6 +109,8 @@ FUNCTIONS = {
     "autoencoder.footprint": "(vae: Any, height: int, width: int, *, downscale: int, memory_gb: float "
     "| None = None, encoding: bool = False) -> int",
     "autoencoder.own_downscale": "(vae: Any) -> int",
+    "autoencoder.posterior": "(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) "
+    "-> Posterior",
     "backbones.ExactAutoencoder": "(vae: Any, downscale: int, memory_gb: float | None = None) -> None",
     "backbones.ExactAutoencoder.decode": "(self, latent: Tensor) -> Tensor",
     "backbones.ExactAutoencoder.encode": "(self, pixels: Tensor) -> Tensor",
@@ -183,7 +186,7 @@ HOOKS = [
 
 OPTIONS = {
     "demo": "--output=demo --steps",
-    "train": "recipe --set --resume --device --memory-gb",
+    "train": "recipe --set --resume --dry-run --device --memory-gb",
     "generate": "prompts --prompts --prompt-option --recipe --allow-download --model=tiny-sd3 --adapter "
     "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
     "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "
@@ -195,6 +198,11 @@ OPTIONS = {
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",
     "adapter convert": "source --layout=comfyui --output",
+    "cache": "",
+    "cache fill": "recipe --set --device --memory-gb",
+    "cache repair": "folder",
+    "cache stats": "folder",
+    "cache verify": "folder",
     "plugins": "",
     "new": "kind name --pipeline --output=.",
     "check": "plugin --model",
@@ -324,7 +332,8 @@ def test_hooks() -> None:
 def test_commands() -> None:
     """The words of the command line."""
     assert set(main.commands) == {name for name in OPTIONS if " " not in name}
-    assert {f"adapter {name}" for name in adapter.commands} == {name for name in OPTIONS if " " in name}
+    inner = {f"{group.name} {name}" for group in (adapter, cache) for name in group.commands}
+    assert inner == {name for name in OPTIONS if " " in name}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

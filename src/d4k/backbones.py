@@ -16,7 +16,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from d4k.autoencoder import decode, encode
+from d4k.autoencoder import Posterior, decode, encode, posterior
 from d4k.config import flag, number, one_of, optional, text, whole
 from d4k.errors import ConfigError, first_line
 from d4k.flow import resolution_shift
@@ -126,6 +126,11 @@ class ExactAutoencoder:
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w); see `d4k.autoencoder.encode`."""
         with resident(self.vae):
             return encode(self.vae, pixels, downscale=self.downscale, memory_gb=self.memory_gb)
+
+    def posterior(self, pixels: Tensor) -> Posterior:
+        """Pixels (B, 3, H, W) in [-1, 1] to a distribution of latents; see `d4k.autoencoder.posterior`."""
+        with resident(self.vae):
+            return posterior(self.vae, pixels, downscale=self.downscale, memory_gb=self.memory_gb)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents (B, C, h, w) to pixels (B, 3, H, W), about in [-1, 1]; see `d4k.autoencoder.decode`."""

@@ -1,7 +1,8 @@
 """The paper's story in miniature: a model beyond its size, before and after fine-tuning there.
 
 `tiny-sd3` was trained at 256 pixels. Asked for more it falls apart, as SD3 and Flux do at 4K. It is fine-tuned at
-the larger size with the wavelet loss, and the same prompts and seeds are sampled again.
+the larger size with the wavelet loss, and the same prompts and seeds are sampled again: a few times while it trains,
+so that a person watches it improve, and in the end.
 """
 
 from __future__ import annotations
@@ -35,9 +36,18 @@ BATCH = 4
 LEARNING_RATE = 1e-3
 SAMPLING_STEPS = 28
 GUIDANCE = 1.5
+LOOKS, LOOK_STEPS = 5, 8
 SEED = 0
 METRICS = ("glcm", "glcm-entropy", "compression-ratio")
 ROWS = ("photographs", "before", "after")
+LEFT = (
+    ("contact-sheet.png", "photograph, before and after, side by side"),
+    ("over-time.png", "the same prompts and seeds every few steps of the fine-tuning"),
+    ("scores.md", "the table above"),
+    ("loss.png", "the loss curve"),
+    ("run/config.toml", "the settings of the run"),
+    ("run/model", "the fine-tuned model"),
+)
 MARKER = ".d4k-demo"
 
 
@@ -61,7 +71,7 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     Raises:
         OutputError: the folder holds something that is not a demo.
     """
-    started = time.monotonic()
+    started, steps = time.monotonic(), steps or STEPS
     _claim(folder)
     dataset = create("dataset", "sample-photos", names=list(PHOTOS))
     prompts = [dataset[i].caption for i in range(len(dataset))]
@@ -77,7 +87,7 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
         dataset_options={"names": list(PHOTOS)},
         loss="wavelet",
         output_dir=folder / "run",
-        steps=steps or STEPS,
+        steps=steps,
         width=SIZE,
         height=SIZE,
         batch_size=BATCH,
@@ -85,7 +95,12 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
         schedule="cosine",
         shift=2.0,
         save_every=0,
+        validation_prompts=prompts,
+        validation_every=max(1, steps // LOOKS),
+        validation_steps=LOOK_STEPS,
+        validation_guidance=GUIDANCE,
     )
+    shutil.copyfile(folder / "run" / "validation" / "pictures.png", folder / "over-time.png")
 
     say("3/4 the same prompts and seeds again")
     _generate(pipe, prompts, folder / "after")
@@ -97,13 +112,7 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     _contact_sheet(folder, prompts)
     _loss_curve(run.losses, folder / "loss.png")
     say(f"\n{score_table(scores)}\n")
-    for name, what in (
-        ("contact-sheet.png", "photograph, before and after, side by side"),
-        ("scores.md", "the table above"),
-        ("loss.png", "the loss curve"),
-        ("run/config.toml", "the settings of the run"),
-        ("run/model", "the fine-tuned model"),
-    ):
+    for name, what in LEFT:
         say(f"{folder / name}: {what}")
     say(f"{time.monotonic() - started:.0f} seconds")
     return Outcome(folder, run, scores)

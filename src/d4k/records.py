@@ -112,6 +112,7 @@ class TrainingRecord:
         guidance: the scale that was an input of the denoiser.
         shift: of the noise levels.
         options: of the backbone, as they were in force.
+        ema: decay of the moving average that the weights are.
     """
 
     width: int | None = field(default=None, validator=optional(SIDE))
@@ -119,6 +120,7 @@ class TrainingRecord:
     guidance: float | None = field(default=None, validator=optional(number(0)))
     shift: float | str | None = field(default=None, validator=_is_shift)
     options: Mapping[str, Any] = field(factory=dict, validator=_is_options)
+    ema: float | None = field(default=None, validator=optional(number(0, 1, below=True)))
 
 
 @frozen

@@ -36,6 +36,7 @@ __all__ = [
     "attention_backends",
     "block_names",
     "chooses_attention",
+    "context_plan",
     "forget_shares",
     "fused_attention",
     "get_cpu_distributed_information",
@@ -43,6 +44,7 @@ __all__ = [
     "get_peft_kwargs",
     "has_hooks",
     "ignored_on_load",
+    "join_tokens",
     "kept_in_float32",
     "operation_flops",
     "patch_environment",
@@ -50,6 +52,7 @@ __all__ = [
     "repeat_blocks",
     "reset_accelerator",
     "reset_step_cache",
+    "split_tokens",
     "storage_key",
     "take",
     "tree_leaves",
@@ -90,6 +93,16 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "chooses_attention": (
         "diffusers.models.transformers.transformer_flux:FluxAttnProcessor._attention_backend",
         "know whether a denoiser has a choice of attention",
+    ),
+    "context_plan": ("diffusers:ModelMixin._cp_plan", "share the tokens of a picture"),
+    "ParallelConfig": ("diffusers.models._modeling_parallel:ParallelConfig", "share the tokens of a picture"),
+    "apply_context_parallel": (
+        "diffusers.hooks.context_parallel:apply_context_parallel",
+        "share the tokens of a picture",
+    ),
+    "remove_context_parallel": (
+        "diffusers.hooks.context_parallel:remove_context_parallel",
+        "end the sharing of tokens",
     ),
     "get_peft_kwargs": ("diffusers.utils.peft_utils:get_peft_kwargs", "find an adapter's settings in its tensors"),
     "get_pattern_key": ("peft.utils.other:get_pattern_key", "find the rank of one layer of an adapter"),
@@ -175,8 +188,8 @@ def repeat_blocks(module: Any, names: Iterable[str]) -> None:
 
 def block_names(module: Any) -> tuple[str, ...]:
     """The classes of the blocks that a diffusers model is a row of; empty where it does not say."""
-    named = (getattr(module, "_repeated_blocks", None) or []) + (getattr(module, "_no_split_modules", None) or [])
-    return tuple(dict.fromkeys(named))
+    lists = (getattr(module, name, None) or () for name in ("_repeated_blocks", "_no_split_modules"))
+    return tuple(dict.fromkeys(name for names in lists for name in names))
 
 
 def forget_shares(module: Any) -> None:
@@ -184,6 +197,43 @@ def forget_shares(module: Any) -> None:
     states = take("module_states")
     for part in module.modules():
         states.pop(part, None)
+
+
+def context_plan(module: Any) -> Any:
+    """How diffusers splits the tokens of a model between processes; None where it does not."""
+    return getattr(module, "_cp_plan", None)
+
+
+def split_tokens(module: Any, mesh: Any, processes: int) -> None:
+    """Let several processes compute a diffusers model together, each a part of the tokens.
+
+    `enable_parallelism` of diffusers does the same, but not on a CPU.
+
+    Args:
+        module: with a `context_plan`.
+        mesh: of torch, with the dimensions "ring" (of 1) and "ulysses".
+        processes: that share the tokens: the size of "ulysses".
+    """
+    import torch.distributed as dist
+    from diffusers import ContextParallelConfig
+
+    config = ContextParallelConfig(ulysses_degree=processes, mesh=mesh)
+    shared = take("ParallelConfig")(context_parallel_config=config)
+    shared.setup(dist.get_rank(), dist.get_world_size(), mesh.device_type, mesh=mesh)
+    _tell_attention(module, shared)
+    take("apply_context_parallel")(module, config, context_plan(module))
+
+
+def join_tokens(module: Any) -> None:
+    """Undo `split_tokens`."""
+    _tell_attention(module, None)
+    take("remove_context_parallel")(module, context_plan(module))
+
+
+def _tell_attention(module: Any, shared: Any) -> None:
+    for part in module.modules():
+        if hasattr(getattr(part, "processor", None), "_parallel_config"):
+            part.processor._parallel_config = shared
 
 
 def reset_step_cache(module: Any) -> None:

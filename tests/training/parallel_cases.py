@@ -18,12 +18,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from d4k.config import RunConfig, from_mapping
+from d4k.cli import main
+from d4k.config import RunConfig, from_mapping, write_toml
 from d4k.training import train_from_config
+from d4k.upstream import patch_environment
 
 STEPS, HALF = 3, 2
 MODELS = ("tiny-sd3", "tiny-flux")
-WAYS: dict[str, dict[str, Any]] = {"full": {}, "adapter": {"adapter": {"rank": 4}}}
+LOOKS = {"every": 2, "prompts": ["a cat", "a dog", "a bird"], "steps": 2, "holdout": 1, "sigmas": [0.3, 0.7]}
+WAYS: dict[str, dict[str, Any]] = {
+    "full": {"ema": {"decay": 0.5}, "validation": LOOKS},
+    "adapter": {"adapter": {"rank": 4}},
+}
 
 
 def settings(folder: Path, name: str, model: str, way: str, **sections: Any) -> RunConfig:
@@ -48,10 +54,13 @@ def settings(folder: Path, name: str, model: str, way: str, **sections: Any) -> 
 
 
 def interrupt(run: Path) -> Path:
-    """Keep a finished run beside its folder, which becomes what it was after the checkpoint in its middle."""
-    shutil.copytree(run, whole := run.with_name(f"{run.name}-whole"))
+    """Take what a finished run left after the checkpoint in its middle to a folder beside it, `RUN-whole`."""
+    whole = run.with_name(f"{run.name}-whole")
+    (whole / "checkpoints").mkdir(parents=True)
     for name in ("model", "adapter", f"checkpoints/step-{STEPS:08d}"):
-        shutil.rmtree(run / name, ignore_errors=True)
+        if (run / name).exists():
+            (run / name).rename(whole / name)
+    shutil.copy(run / "losses.jsonl", whole)
     return whole
 
 
@@ -69,6 +78,12 @@ def widened(folder: Path, strategy: str, way: str) -> None:
     """The rest of a run that one process has begun."""
     config = settings(folder, f"widened-{strategy}-{way}", MODELS[0], way, parallel={"strategy": strategy})
     train_from_config(config, device="cpu", resume=True)
+
+
+def context(folder: Path, strategy: str, way: str) -> None:
+    """Both processes compute the same two pictures a step, each half of the tokens."""
+    sections = {"parallel": {"strategy": strategy, "context": 2}, "training": {"accumulation": 2}}
+    train_from_config(settings(folder, f"context-{strategy}-{way}", MODELS[1], way, **sections), device="cpu")
 
 
 def offloaded(folder: Path) -> None:
@@ -96,6 +111,15 @@ def full_disk(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def command(folder: Path) -> None:
+    """`d4k train`, where accelerate was told to use FSDP2, and once more with a mistake in the settings."""
+    write_toml(settings(folder, "command", MODELS[0], "adapter", training={"steps": 1}), folder / "command.toml")
+    with patch_environment(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2"):
+        main.main(["train", str(folder / "command.toml"), "--device", "cpu"], standalone_mode=False)
+    mistaken = ["train", str(folder / "command.toml"), "--set", "training.stps=1"]
+    assert main.main(mistaken, standalone_mode=False) == 2
+
+
 def said(folder: Path, case: Callable[[Path], None]) -> None:
     """Write down how a case ended in each process, and whether any had to wait long for the other."""
     began, words = time.monotonic(), "well"
@@ -109,7 +133,7 @@ def said(folder: Path, case: Callable[[Path], None]) -> None:
         (folder / f"{case.__name__}.json").write_text(json.dumps(ends))
 
 
-def main() -> None:
+def all_cases() -> None:
     """All cases."""
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
@@ -120,10 +144,13 @@ def main() -> None:
                 both(folder, strategy, model, way)
     widened(folder, "ddp", "adapter")
     widened(folder, "fsdp2", "full")
+    context(folder, "ddp", "adapter")
+    context(folder, "fsdp2", "full")
+    command(folder)
     for case in (offloaded, broken_picture, full_disk):
         said(folder, case)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    all_cases()

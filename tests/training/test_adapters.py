@@ -37,18 +37,6 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Stop(Exception):
-    """An interruption from outside."""
-
-
-def stop_at(last: int) -> Callable[[int, float], None]:
-    def on_step(step: int, loss: float) -> None:
-        if step == last:
-            raise Stop
-
-    return on_step
-
-
 def test_loss_falls_while_the_base_stays(backbone: Any, dataset: Any, run_config: Config) -> None:
     """A hundred steps fit five pictures better; the model's own weights are bit-identical afterwards."""
     before = weights(backbone)
@@ -85,31 +73,6 @@ def test_run_leaves_the_adapter_and_a_record_of_its_base(
     optimizer = torch.load(state / "optimizer.pt", weights_only=True)["optimizer"]
     assert len(optimizer["state"]) == len(weights(backbone, "lora")) == 4
     assert read_toml(folder / "config.toml")["adapter"] == {"rank": 2, "targets": ["into", "out"], "dropout": 0.0}
-
-
-@pytest.mark.parametrize("stop", [3, 4, 7])
-@pytest.mark.parametrize("anew", [True, False])
-def test_resumed_run_equals_the_uninterrupted_one(
-    fresh: Any, dataset: Any, run_config: Config, stop: int, anew: bool
-) -> None:
-    """Bit by bit, wherever it stopped, with dropout; in a new process or with the model that is still in memory."""
-    settings: dict[str, Any] = {
-        "training": {"steps": 8, "save_every": 3, "caption_dropout": 0.3, "accumulation": 2},
-        "data": {"crop": "random", "flip": True},
-        "schedule": {"name": "cosine", "warmup_steps": 2},
-        "optimizer": {"lr": 1e-2},
-        "adapter": {**ADAPTER, "dropout": 0.5},
-    }
-    whole, parts = fresh(), fresh()
-    expected = train(whole, dataset, MSELoss(), run_config("whole", **settings))
-    config = run_config("parts", **settings)
-    with pytest.raises(Stop):
-        train(parts, dataset, MSELoss(), config, on_step=stop_at(stop))
-    torch.manual_seed(stop)  # nothing depends on the global generator
-    resumed = fresh() if anew else parts
-    run = train(resumed, dataset, MSELoss(), config, resume=True)
-    assert run.losses == expected.losses
-    assert same(weights(resumed), weights(whole))
 
 
 def test_the_seed_of_the_run_decides_its_adapter(fresh: Any, dataset: Any, run_config: Config) -> None:

@@ -17,7 +17,8 @@ from filelock import FileLock
 from d4k import Pipeline
 from d4k.cli import main
 from d4k.config import RunConfig, ValidationSettings, from_mapping, read_toml, write_toml
-from d4k.errors import DataError, OutputError
+from d4k.datasets import FolderDataset
+from d4k.errors import ConfigError, DataError, OutputError
 from d4k.models import RunFolder
 from d4k.training import MSELoss, read_losses, train
 from d4k.training.folder import FREE, changes
@@ -148,6 +149,44 @@ def test_the_same_pictures_may_be_named_otherwise(
     assert changes(one, other) == ["dataset.options.path"]
 
 
+def change_caption(photos: Path) -> None:
+    (photos / "2.txt").write_text("another picture")
+
+
+def add_picture(photos: Path) -> None:
+    shutil.copy(photos / "0.png", photos / "9.png")
+    (photos / "9.txt").write_text("one more")
+
+
+def change_pixels(photos: Path) -> None:
+    shutil.copy(photos / "0.png", photos / "3.png")
+
+
+@pytest.mark.parametrize("change", [change_caption, add_picture, change_pixels])
+def test_a_dataset_that_changed_is_refused(
+    fresh: Any, run_config: Config, photos: Path, change: Callable[[Path], None]
+) -> None:
+    """Rather than to go on with other pictures under the old order; with a cache, also new pixels under an old name."""
+    config = cached(run_config, training={"save_every": 1})
+    begun(fresh(), FolderDataset(photos), config)
+    before = {file: file.read_bytes() for file in photos.iterdir()}
+    change(photos)
+    with pytest.raises(ConfigError, match="the dataset is not the one of the first 2 steps: pictures or captions"):
+        train(fresh(), FolderDataset(photos), MSELoss(), config, resume=True)
+    for file in photos.iterdir():
+        if file in before:
+            file.write_bytes(before[file])
+        else:
+            file.unlink()
+    assert train(fresh(), FolderDataset(photos), MSELoss(), config, resume=True).steps == 4
+
+
+def cached(run_config: Config, **sections: Any) -> RunConfig:
+    """Settings of a run with a cache."""
+    config: RunConfig = run_config(**{**sections, "data": {"cache": "auto", **sections.get("data", {})}})
+    return config
+
+
 NEW: dict[str, dict[str, Any]] = {
     "training.steps": {"training": {"steps": 9}},
     "training.save_every": {"training": {"save_every": 7}},
@@ -164,9 +203,9 @@ NEW: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("key", FREE)
 def test_what_changes_no_result_may_change(run_config: Config, key: str) -> None:
-    assert run_config(**NEW[key]) != run_config()
-    assert changes(run_config(), run_config(**NEW[key])) == []
-    assert changes(run_config(**NEW[key]), run_config()) == []
+    before, after = cached(run_config), cached(run_config, **NEW[key])
+    assert before != after
+    assert changes(before, after) == changes(after, before) == []
 
 
 @pytest.mark.parametrize(
@@ -187,8 +226,9 @@ def test_what_changes_no_result_may_change(run_config: Config, key: str) -> None
 )
 def test_whatever_else_differs_is_named(run_config: Config, sections: Any, key: str) -> None:
     """Either way round."""
-    assert key in changes(run_config(), run_config(**sections))
-    assert key in changes(run_config(**sections), run_config())
+    before, after = cached(run_config), cached(run_config, **sections)
+    assert key in changes(before, after)
+    assert key in changes(after, before)
 
 
 def test_a_setting_that_an_older_version_did_not_know_is_its_default(
@@ -254,16 +294,16 @@ def test_the_lock_of_a_process_that_was_killed_is_gone(fresh: Any, dataset: Any,
     assert not (run.path / LOCK).exists()
 
 
-def descriptors() -> int:
-    """Files that this process has open, where the system tells."""
-    return len(list(Path("/proc/self/fd").glob("*")))
+def descriptors(folder: Path) -> list[str]:
+    """Files below a folder that this process has open, where the system tells."""
+    opened = (str(entry.readlink()) for entry in Path("/proc/self/fd").glob("*") if entry.is_symlink())
+    return [path for path in opened if path.startswith(str(folder))]
 
 
 def test_an_error_lets_the_folder_go(fresh: Any, dataset: Any, run_config: Config) -> None:
     """Lock, module and mode are as before; the journal is closed, and the same session can go on."""
     backbone, config = fresh(), run_config(training={"save_every": 1})
     module = backbone.trainable
-    opened = descriptors()
     begun(backbone, dataset, config)
     assert backbone.trainable is module
     assert module.training is False
@@ -271,7 +311,7 @@ def test_an_error_lets_the_folder_go(fresh: Any, dataset: Any, run_config: Confi
     with FileLock(Path(config.output_dir) / LOCK).acquire(blocking=False):
         pass
     (Path(config.output_dir) / LOCK).unlink(missing_ok=True)
-    assert descriptors() == opened
+    assert descriptors(Path(config.output_dir)) == []
     assert train(backbone, dataset, MSELoss(), config, resume=True).steps == 4
 
 

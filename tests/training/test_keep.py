@@ -105,11 +105,11 @@ def test_a_full_disk_says_what_is_needed_and_what_is_free(
 
     def full(data: Any, path: Path) -> None:
         if "step-00000004" in str(path):
+            monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(1234))
             raise OSError(errno.ENOSPC, "No space left on device")
         save(data, path)
 
     monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(1234))
     with pytest.raises(OutputError) as caught:
         train(fresh(), dataset, MSELoss(), config)
     run = RunFolder(Path(config.output_dir))

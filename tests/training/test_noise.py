@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 
 from d4k import Pipeline
-from d4k.config import FlowSettings
+from d4k.config import FlowSettings, RunConfig, from_mapping
 from d4k.errors import ConfigError
-from d4k.flow import shift_sigma
+from d4k.flow import sample_sigma, shift_sigma
+from d4k.models import Training
 from d4k.sampling import choose_settings
-from d4k.training.noise import sampling_shift, scheduler_shift, training_shift
+from d4k.training.noise import draw_sigma, lasting_shift, sampling_shift, scheduler_shift, training_shift
+from d4k.training.result import trained_model
+
+BASE = {"model": "tiny", "dataset": {"name": "sample-photos"}, "output_dir": "run"}
 
 
 @pytest.fixture(scope="module", params=["tiny-sd3", "tiny-flux"])
@@ -67,3 +79,69 @@ def test_levels_that_no_shift_makes_are_refused() -> None:
     levels = torch.cat([torch.linspace(1, 0.1, 9) ** 3, torch.zeros(1)])
     with pytest.raises(ConfigError, match=r"give flow\.shift a number"):
         scheduler_shift(levels)
+
+
+SOLVERS: dict[str, Callable[[float], Any]] = {
+    "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
+    "heun": lambda shift: FlowMatchHeunDiscreteScheduler(shift=shift),
+    "dpm++": lambda shift: DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
+    ),
+    "unipc": lambda shift: UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' DPM-Solver++
+@pytest.mark.parametrize("shift", [1.0, 3.0, 6.3])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_shift_that_a_scheduler_of_diffusers_was_made_with_is_read_off_its_levels(
+    solver: str, shift: float
+) -> None:
+    scheduler = SOLVERS[solver](shift)
+    scheduler.set_timesteps(9)
+    assert scheduler_shift(scheduler.sigmas) == pytest.approx(shift, rel=2e-3)
+
+
+def test_noise_levels_of_karras_are_no_shift() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_karras_sigmas=True)
+    scheduler.set_timesteps(9)
+    with pytest.raises(ConfigError, match="no shift of equally spaced ones"):
+        scheduler_shift(scheduler.sigmas)
+
+
+@pytest.mark.parametrize(
+    ("flow", "kept"),
+    [
+        ({}, None),
+        ({"shift": "auto"}, None),
+        ({"shift": 1.0}, None),
+        ({"shift": 4.5}, 4.5),
+    ],
+)
+def test_only_a_shift_that_sampling_would_not_take_is_kept(pipe: Pipeline, flow: Any, kept: float | None) -> None:
+    size = 2 * pipe.backbone.defaults.size
+    model = evolve(pipe.loaded.model, training=Training())
+    assert lasting_shift(pipe.backbone, model, FlowSettings(**flow), size, size) == kept
+
+
+def test_a_shift_that_came_from_the_record_of_the_model_is_kept_in_the_record_of_the_run(pipe: Pipeline) -> None:
+    """Else a model that goes on from one trained at 7 would train at 7 and be sampled with another."""
+    size = 2 * pipe.backbone.defaults.size
+    learnt = evolve(pipe.loaded.model, training=Training(shift=7.0))
+    said = evolve(pipe.loaded.model, training=Training(), registered={"shift": 7.0})
+    for model in (learnt, said):
+        assert training_shift(pipe.backbone, model, FlowSettings(), size, size) == 7
+        assert lasting_shift(pipe.backbone, model, FlowSettings(), size, size) == 7
+        config = from_mapping(RunConfig, {**BASE, "data": {"width": size, "height": size}})
+        assert trained_model(pipe.backbone, model, config).training.shift == 7
+
+
+def test_the_level_of_a_sample_is_that_of_the_density_after_the_shift() -> None:
+    """All settings of the section count, and the generator alone decides."""
+    flow = FlowSettings(density="beta", alpha=0.7, beta=1.3)
+    drawn = [draw_sigma(flow, 3.0, torch.Generator().manual_seed(7)) for _ in range(2)]
+    plain = sample_sigma(1, density="beta", alpha=0.7, beta=1.3, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(drawn[0], drawn[1])
+    torch.testing.assert_close(drawn[0], shift_sigma(plain, 3.0))

@@ -9,6 +9,7 @@ import pickle
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,7 @@ def test_workers_end_with_a_process_that_is_killed() -> None:
     with os.fdopen(reader, "rb") as pipe:
         assert pipe.read(1) == b"."
         process.kill()
+        assert wait([pipe], 60), "the workers live on"
         assert pipe.read() == b""
     process.join()
 

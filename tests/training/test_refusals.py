@@ -20,11 +20,13 @@ from d4k.config import RunConfig, TrainingSettings
 from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
 from d4k.models import RunFolder
-from d4k.training import train, train_from_config
+from d4k.training import Bucket, Chosen, choose_pictures, train, train_from_config
+from d4k.training.caching import fill_cache
 from d4k.training.data.measured import Measured
 from d4k.training.disk import disk_of, free_disk, kept_at_once
 from d4k.training.losses import MSELoss
-from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless, refuse_precision
+from d4k.training.processes import Processes
+from d4k.training.refusals import outline, refuse_few_pictures, refuse_pictures, refuse_precision
 
 Config = Callable[..., RunConfig]
 CPU = torch.device("cpu")
@@ -45,6 +47,15 @@ def unread(fake_plugin: None, backbone: Any, monkeypatch: pytest.MonkeyPatch) ->
 def full_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """From now on every disk has so many bytes left."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**15, used=0, free=free))
+
+
+def needed_by(config: RunConfig) -> int:
+    """Bytes that a run of the folder of pictures writes, with its cache."""
+    backbone = outline(config)
+    assert backbone is not None
+    dataset = FolderDataset(**config.dataset.options)
+    disk = disk_of(backbone, config, choose_pictures(dataset, backbone, config))
+    return disk.needed + disk.latents
 
 
 def size_of(folder: Path) -> int:
@@ -84,10 +95,8 @@ def test_disk_without_room_for_the_checkpoints_that_stay(
     folder: dict[str, Any], run_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The message says how much is needed and how much is free, and nothing is made."""
-    config = run_config(dataset=folder, training={"steps": 6, "save_every": 1})
-    backbone = outline(config)
-    assert backbone is not None
-    needed = disk_of(backbone, config).needed
+    config = run_config(dataset=folder, training={"steps": 6, "save_every": 1}, data={"cache": "auto"})
+    needed = needed_by(config)
     full_disk(monkeypatch, needed - 1)
     with pytest.raises(OutputError, match=r"needs 0\.0 GB of disk for 3 checkpoints of .* lower training\.keep_last"):
         train_from_config(config)
@@ -178,8 +187,9 @@ def test_checkpoints_are_counted_as_they_come_and_go(steps: int, every: int, las
 def test_disk_is_what_a_run_leaves(backbone: Any, photos: Path, run_config: Config) -> None:
     """Weights and optimizer state of each checkpoint that stays, and the model, but for their headers."""
     config = run_config(training={"steps": 3, "save_every": 1, "keep_last": 1, "keep_every": 2})
-    disk = disk_of(backbone, config)
-    run = train(backbone, FolderDataset(photos), MSELoss(), config)
+    dataset = FolderDataset(photos)
+    disk = disk_of(backbone, config, choose_pictures(dataset, backbone, config))
+    run = train(backbone, dataset, MSELoss(), config)
     states = RunFolder(run.output_dir).states()
     assert len(states) == disk.left == 2
     assert disk.checkpoint <= size_of(states[-1]) < disk.checkpoint + 10_000
@@ -188,30 +198,38 @@ def test_disk_is_what_a_run_leaves(backbone: Any, photos: Path, run_config: Conf
 
 def test_disk_of_an_adapter(run_config: Config) -> None:
     """It alone is kept, in float32, with two moments and an average of each number."""
-    config = run_config(model="tiny-sd3", adapter={"rank": 3}, training={"precision": "bf16"}, ema={})
+    config = run_config(
+        model="tiny-sd3",
+        adapter={"rank": 3},
+        training={"precision": "bf16"},
+        ema={},
+        data={"cache": "auto", "cache_dtype": "bfloat16"},
+    )
     backbone = outline(config)
     assert backbone is not None
     assert config.adapter is not None
-    disk = disk_of(backbone, config)
+    disk = disk_of(backbone, config, Chosen([], (Bucket(256, 512, (0, 1)),)))
     add_adapter(backbone.trainable, config.adapter)
     numbers = sum(parameter.numel() for parameter in backbone.trainable.parameters() if parameter.requires_grad)
     assert (disk.result, disk.checkpoint) == (4 * numbers, 16 * numbers)
+    assert disk.latents == 2 * (16 * 32 * 64) * 2 * 2, "mean and log-variance, two bytes each"
 
 
 def test_resumed_run_needs_room_for_the_rest_alone(
     backbone: Any, photos: Path, run_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its checkpoints are on the disk already."""
-    config = run_config(training={"steps": 4, "save_every": 1})
+    config = run_config(training={"steps": 4, "save_every": 1}, data={"cache": "auto"})
     dataset = FolderDataset(photos)
     train(backbone, dataset, MSELoss(), config)
-    disk = disk_of(backbone, config)
+    disk = disk_of(backbone, config, choose_pictures(dataset, backbone, config))
+    assert disk.latents == 0, "the cache is there already"
     left = disk.needed - 2 * disk.checkpoint
     full_disk(monkeypatch, left)
-    refuse_hopeless(backbone, config, dataset, CPU)
+    refuse_pictures(backbone, dataset, config)
     full_disk(monkeypatch, left - 1)
     with pytest.raises(OutputError, match="make room"):
-        refuse_hopeless(backbone, config, dataset, CPU)
+        refuse_pictures(backbone, dataset, config)
 
 
 def test_model_that_cannot_be_outlined_is_left_to_loading(run_config: Config) -> None:
@@ -222,3 +240,17 @@ def test_model_that_cannot_be_outlined_is_left_to_loading(run_config: Config) ->
 def test_free_disk_is_that_of_the_nearest_folder(tmp_path: Path) -> None:
     """Which there is."""
     assert free_disk(tmp_path / "a" / "b") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+
+
+def test_cache_of_another_autoencoder(backbone: Any, photos: Path, run_config: Config, tmp_path: Path) -> None:
+    """One that is named, and holds nothing of this model; with a latent of its own it is taken."""
+    dataset, config = FolderDataset(photos), run_config(data={"cache": str(tmp_path / "cache")})
+    other = type(backbone)()
+    other.load(Placement(CPU, torch.float32))
+    other.vae = torch.nn.Linear(2, 2)
+    train(other, dataset, MSELoss(), run_config("other", data={"cache": str(tmp_path / "cache")}))
+    with pytest.raises(ConfigError, match=r"cache' holds 5 latents, and none is of the autoencoder of 'fake-model'"):
+        train(backbone, dataset, MSELoss(), config)
+    assert not (tmp_path / "run").exists()
+    fill_cache(backbone, choose_pictures(dataset, backbone, config), config, Processes())
+    assert len(train(backbone, dataset, MSELoss(), config).losses) == 4

@@ -180,7 +180,7 @@ def test_the_command_leaves_with_the_code_of_the_signal(
     name = signal.Signals(number).name
     assert result.exit_code == code
     assert result.output.splitlines()[-1] == (
-        f"stopped by {name} after step 2 of 100000, which is saved; go on with: "
+        f"stopped by {name} after step 2, which is saved; go on with: "
         "d4k train 'my run.toml' --set seed=7 --device cpu --resume"
     )
 
@@ -199,7 +199,7 @@ def test_a_real_process_leaves_so(tmp_path: Path) -> None:
         said += process.stderr.read()
     assert process.returncode == 143
     assert "Traceback" not in said
-    step = int(said.rpartition("stopped by SIGTERM after step ")[2].split()[0])
+    step = int(said.rpartition("stopped by SIGTERM after step ")[2].split(",")[0])
     run = RunFolder(tmp_path / "run")
     assert [state.name for state in run.states()] == [f"step-{step:08d}"]
     assert len(read_losses(run.path)) == step

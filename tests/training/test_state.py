@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from d4k.errors import CheckpointError, D4KError, OutputError
+from d4k.errors import CheckpointError, ConfigError, D4KError, OutputError
 from d4k.models import RunFolder
-from d4k.training import State, load_state, save_state
+from d4k.training import Share, State, load_state, save_state
+from d4k.training.state import check_share
 
 
 @pytest.fixture
@@ -136,3 +137,69 @@ def test_an_interruption_while_loading_stays_one(pieces: Any, tmp_path: Path, mo
     monkeypatch.setattr(other.optimizer, "load_state_dict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_state(path, other)
+
+
+def test_rows_average_and_scaler_come_back(pieces: Any, tmp_path: Path) -> None:
+    """What else a run has: the lines of its losses, its moving average, the scale of float16."""
+    scaler, fresh = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (8.0, 2.0))
+    for one in (scaler, fresh):
+        one.scale(torch.ones(1))
+    rows, average = [{"step": 1, "loss": 0.5}], {"weight": torch.full((30, 30), 0.25)}
+    path = save_state(RunFolder(tmp_path), pieces(rows=rows, ema=average, scaler=scaler))
+    other = pieces(ema={"weight": torch.zeros(30, 30)}, scaler=fresh)
+    load_state(path, other)
+    assert other.rows == rows
+    assert torch.equal(other.ema["weight"], average["weight"])
+    assert fresh.get_scale() == 8.0
+    assert sorted(file.name for file in path.iterdir()) == [
+        "ema.safetensors", "losses.jsonl", "optimizer.pt", "state.json", "trainable.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_of_the_first_format_is_read(pieces: Any, tmp_path: Path) -> None:
+    """It has no rows, and does not say how the run was shared, since one process had it."""
+    path = save_state(RunFolder(tmp_path), pieces())
+    (path / "losses.jsonl").unlink()
+    (path / "state.json").write_text('{"format": 1, "step": 7}')
+    other = pieces()
+    load_state(path, other)
+    assert (other.step, other.rows) == (7, [])
+    assert check_share(path, Share(1, "single", 1, 4)) is None
+
+
+def test_a_checkpoint_of_a_later_format_is_refused(pieces: Any, tmp_path: Path) -> None:
+    """By name, and not as a damaged one."""
+    path = save_state(RunFolder(tmp_path), pieces())
+    (path / "state.json").write_text('{"format": 3, "step": 7}')
+    with pytest.raises(CheckpointError, match="is of format 3, and this version of d4k reads up to 2"):
+        load_state(path, pieces())
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (Share(2, "ddp", 4, 3), None),
+        (Share(1, "single", 4, 6), "shared by 2 processes, ddp, accumulation 3 and goes on with 1 process, accum"),
+        (Share(6, "fsdp2", 4, 1), "goes on with 6 processes, fsdp2, accumulation 1"),
+        (Share(2, "fsdp2", 4, 3), "goes on with 2 processes, fsdp2"),
+    ],
+)
+def test_another_launch_goes_on_with_equal_batches(pieces: Any, tmp_path: Path, now: Share, words: str | None) -> None:
+    """As many batches a step: it is said that sums have another order; in an equal launch nothing is."""
+    said = check_share(save_state(RunFolder(tmp_path), pieces(), Share(2, "ddp", 4, 3)), now)
+    assert (said is None) if words is None else (said is not None and words in said)
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (Share(2, "ddp", 2, 3), "training.batch_size is 2: set it to 4"),
+        (Share(1, "single", 4, 3), "set training.accumulation to 6"),
+        (Share(4, "ddp", 4, 3), "start a number of processes that divides 6"),
+    ],
+)
+def test_a_launch_with_other_batches_is_refused(pieces: Any, tmp_path: Path, now: Share, words: str) -> None:
+    """The message says what to set."""
+    path = save_state(RunFolder(tmp_path), pieces(), Share(2, "ddp", 4, 3))
+    with pytest.raises(ConfigError, match=words):
+        check_share(path, now)

@@ -38,7 +38,9 @@ def test_a_run_has_a_cache_where_views_come_back(
     run_config: Config, tmp_path: Path, data: dict[str, Any], wanted: Any
 ) -> None:
     """By itself it lies beside the folder of the run, so that runs share it."""
-    assert cache_folder(run_config(data=data)) == (tmp_path / wanted if isinstance(wanted, str) else wanted)
+    assert cache_folder(run_config(data={"cache": "auto", **data})) == (
+        tmp_path / wanted if isinstance(wanted, str) else wanted
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,8 +66,13 @@ def test_a_picture_has_so_many_cuts_as_are_asked_for(backbone: Any, run_config: 
     assert trained_view(chosen, chosen.buckets[0], 0, 0, config).seed not in seeds
 
 
+def test_crops_without_random_cuts_are_refused(run_config: Config) -> None:
+    with pytest.raises(ConfigError, match="crops has no effect on pictures that are all cut in their middle"):
+        run_config(data={"crops": 3})
+
+
 def test_centred_cuts_are_one_and_endless_ones_are_of_the_run(backbone: Any, run_config: Config) -> None:
-    config = run_config(data={"crops": 3})
+    config = run_config()
     chosen = choose_pictures(known("cat", "dog"), backbone, config)
     assert {trained_view(chosen, chosen.buckets[0], 1, epoch, config) for epoch in range(4)} == {View(1, Crop(16, 16))}
     endless = [run_config(data={"crop": "random"}, seed=seed) for seed in (0, 1)]

@@ -39,6 +39,7 @@ OPTIONS = [
     {"levels": 3, "wavelet": "db3", "mode": "periodization", "target": "velocity"},
     {"penalty": "l1", "mode": "reflect"},
     {"penalty": "huber", "delta": 0.1, "weights": "unit"},
+    {"by_sigma": "min-snr", "snr_cap": 2.0},
 ]
 
 
@@ -144,6 +145,7 @@ def test_every_dtype_is_accumulated_in_float32(dtype):
         ({"weights": "unit", "wavelet": "db4", "mode": "periodization"}, "(for sizes divisible by 4)."),
         ({"weights": "unit", "mode": "symmetric"}, "(for sizes divisible by 4)."),
         ({"preset": "published"}, "equals sigma^2 * MSE of the velocity."),
+        ({"weights": "unit", "by_sigma": "min-snr"}, "equals sigma^2 * min(SNR, 5) * MSE of the velocity."),
     ],
 )
 def test_a_degenerate_setting_warns_once_when_made(options, words):
@@ -186,6 +188,26 @@ def test_the_published_form():
         assert create("loss", "wavelet", preset="published") == loss
 
 
+def test_the_published_form_is_the_mean_square_of_the_stacked_subbands_of_pywavelets():
+    """As the paper says it: transform both clean latents, stack LL, LH, HL and HH on channels, mean square."""
+    velocity, step = example(12, 10)
+    sigma = step.sigma.double().numpy().reshape(-1, 1, 1, 1)
+    estimate = step.noisy.double().numpy() - sigma * velocity.double().numpy()
+    stacked = []
+    for latent in (estimate, step.clean.double().numpy()):
+        smooth, details = pywt.dwt2(latent, "haar", mode="zero")
+        stacked.append(np.concatenate([smooth, *details], axis=1))
+    expected = ((stacked[0] - stacked[1]) ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(quiet(preset="published")(velocity, step), expected, rtol=1e-5)
+
+
+def test_weights_by_sigma_multiply_the_loss_of_each_sample():
+    """min-snr is min(((1 - sigma) / sigma)^2, cap), here written out for the three samples."""
+    velocity, step = example()
+    ratio = WaveletLoss(by_sigma="min-snr", snr_cap=4.0)(velocity, step) / WaveletLoss()(velocity, step)
+    np.testing.assert_allclose(ratio, [4.0, 1.0, 0.0], rtol=1e-5)  # sigma 0.2 has a ratio of 16
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -197,6 +219,9 @@ def test_the_published_form():
         ({"target": "noise"}, "target must be one of clean, velocity, got 'noise'"),
         ({"penalty": "l3"}, "penalty must be one of l2, l1, huber, got 'l3'"),
         ({"delta": 0}, "delta must be a number above 0, got 0"),
+        ({"by_sigma": "snr"}, "by_sigma must be one of none, min-snr, got 'snr'"),
+        ({"snr_cap": 0}, "snr_cap must be a number above 0, got 0"),
+        ({"preset": "published", "by_sigma": "min-snr"}, "preset 'published' means by_sigma = 'none', got 'min-snr'"),
         ({"preset": "paper"}, "preset must be one of published, None, got 'paper'"),
         ({"preset": "published", "levels": 2}, "preset 'published' means levels = 1, got 2"),
         ({"weights": "equal"}, "weights must be 'octave', 'unit', a mapping or a list of mappings, got 'equal'"),

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from d4k.autoencoder.bands import Workspace, decode_map, encode_map
+from d4k.autoencoder.posterior import Posterior
 from d4k.errors import ConfigError
 from d4k.machine import free_bytes
 
@@ -29,7 +30,9 @@ INFINITE = float("inf")
 POLICIES = ("fitting", "none", "all")  # in the order of speed, where there is a choice
 SHARE = 0.8  # of the memory that is free; the rest is for what else the process does
 
-__all__ = ["decode", "encode", "footprint", "own_downscale"]
+LOWEST, HIGHEST = -30.0, 20.0  # of a log-variance, before it is scaled: where diffusers' own posterior ends
+
+__all__ = ["decode", "encode", "footprint", "own_downscale", "posterior"]
 
 
 def encode(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) -> Tensor:
@@ -49,19 +52,43 @@ def encode(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None 
         ConfigError: the memory does not suffice, the size or `downscale` does not fit, the autoencoder is not of plain
             convolution blocks, or `pixels` asks for a gradient.
     """
+    return posterior(vae, pixels, downscale=downscale, memory_gb=memory_gb).mean
+
+
+def posterior(vae: Any, pixels: Tensor, *, downscale: int, memory_gb: float | None = None) -> Posterior:
+    """The distribution of latents that the autoencoder makes of pictures, shifted and scaled as `encode` does.
+
+    Args:
+        vae: a diffusers `AutoencoderKL`.
+        pixels: as of `encode`.
+        downscale: likewise.
+        memory_gb: likewise.
+
+    Returns:
+        A mean that is what `encode` returns, and the logarithm of the variance around it,
+        `log_variance + 2 log(scaling_factor)`, where diffusers' bounds of -30 and 20 hold before scaling.
+
+    Raises:
+        ConfigError: as `encode`.
+
+    Source: Rombach et al. 2022, arXiv 2112.10752, appendix G.
+    """
     own = _check(vae, downscale, pixels, vae.config.in_channels)
     height, width = pixels.shape[-2:]
     work = _workspace(vae, height, width, downscale, memory_gb, encoding=True)
-    means = []
+    means, variances = [], []
     with torch.no_grad():
         for picture in pixels.to(vae.device, vae.dtype):
-            posterior = encode_map(work, vae.encoder, work.hold(picture[None]), stride=downscale // own)
-            moments = posterior.values if vae.quant_conv is None else vae.quant_conv(posterior.values)
-            means.append(moments.chunk(2, 1)[0])
-            work.free(posterior)
+            encoded = encode_map(work, vae.encoder, work.hold(picture[None]), stride=downscale // own)
+            moments = encoded.values if vae.quant_conv is None else vae.quant_conv(encoded.values)
+            mean, variance = moments.chunk(2, 1)
+            means.append(mean)
+            variances.append(variance)
+            work.free(encoded)
         latents = torch.cat(means).contiguous()
-        result: Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-        return result
+        scaled = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+        spread = torch.cat(variances).contiguous().clamp(LOWEST, HIGHEST) + 2 * math.log(vae.config.scaling_factor)
+        return Posterior(scaled, spread)
 
 
 def decode(vae: Any, latents: Tensor, *, downscale: int, memory_gb: float | None = None) -> Tensor:

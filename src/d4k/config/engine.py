@@ -38,7 +38,8 @@ class EMASettings:
     """An exponential moving average of the trained weights, kept beside them in float32.
 
     Args:
-        decay: Share of the average that is kept in each step.
+        decay: Share of the average that is kept in each step. The first steps keep less, `(1 + step) / (10 + step)`, so
+            that the average soon leaves the weights that the run began with.
         device: Where it is held: `same` as the weights, or `cpu`, which is slower and takes no memory of the device.
         save: Saves the averaged weights as the result of the run. Otherwise the trained ones, and the average is in the
             checkpoints alone.

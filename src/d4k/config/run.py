@@ -104,6 +104,14 @@ class DataSettings:
     unreadable: Literal["stop", "skip"] = field(default="stop", validator=one_of("stop", "skip"))
     workers: int = field(default=2, validator=whole(0, 256))
 
+    @crops.validator
+    def _check_crops_used(self, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+        if value is not None and self.crop == "center" and not self.flip:
+            raise ConfigError(
+                f"{attribute.name} has no effect on pictures that are all cut in their middle; set crop = 'random' or "
+                "flip = true, or leave it out"
+            )
+
 
 @frozen
 class FlowSettings:

@@ -8,7 +8,20 @@ from typing import Any, Literal
 from attrs import field, frozen
 from PIL import Image, ImageOps
 
-__all__ = ["Crop"]
+__all__ = ["Crop", "Cut"]
+
+
+@frozen
+class Cut:
+    """The part of a picture that a crop takes.
+
+    Args:
+        box: left, top, right and bottom in pixels of the picture, also between them.
+        mirrored: whether left and right are exchanged afterwards.
+    """
+
+    box: tuple[float, float, float, float]
+    mirrored: bool
 
 
 @frozen
@@ -53,15 +66,27 @@ class Crop:
         Returns:
             A picture of `width` by `height`, in the mode of `image`.
         """
+        cut = self.cut((image.width, image.height), seed)
+        result = image.resize((self.width, self.height), Image.Resampling.LANCZOS, box=cut.box)
+        return ImageOps.mirror(result) if cut.mirrored else result
+
+    def cut(self, size: tuple[int, int], seed: int) -> Cut:
+        """What is cut out of a picture of a size, before it is resized.
+
+        Args:
+            size: width and height of the picture in pixels, upright.
+            seed: as above.
+
+        >>> Crop(32, 64).cut((300, 200), seed=0)
+        Cut(box=(0.0, 25.78125, 300.0, 175.78125), mirrored=False)
+        """
         rng = random.Random(seed)
         draws = rng.random(), rng.random()
         x, y = draws if self.position == "random" else (0.5, 0.5)
-        scale = max(self.height / image.height, self.width / image.width)
-        left, right = _span(image.width, self.width, scale, x)
-        top, bottom = _span(image.height, self.height, scale, y)
-        size = self.width, self.height
-        result = image.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
-        return ImageOps.mirror(result) if self.flip and rng.random() < 0.5 else result
+        scale = max(self.height / size[1], self.width / size[0])
+        left, right = _span(size[0], self.width, scale, x)
+        top, bottom = _span(size[1], self.height, scale, y)
+        return Cut((left, top, right, bottom), self.flip and rng.random() < 0.5)
 
 
 def _span(length: int, wanted: int, scale: float, where: float) -> tuple[float, float]:

@@ -78,9 +78,9 @@ def write_card(folder: Path, card: Card) -> None:
         card: what it is to say; the name of a base that is on this disk becomes an absolute path.
     """
     data: dict[str, Any] = {"format": FORMAT, "backbone": card.backbone, "options": dict(card.options)}
-    training = {**card.training.sampling, "options": dict(card.training.options)}
+    training = {**card.training.sampling, "options": dict(card.training.options), "ema": card.training.ema}
     if card.training != Training():
-        data["training"] = {name: value for name, value in training.items() if value != {}}
+        data["training"] = {name: value for name, value in training.items() if value not in ({}, None)}
     if card.base is not None:
         base = evolve(card.base, name=_absolute(card.base.name))
         if base.transformer is not None:

@@ -22,7 +22,7 @@ from d4k.models.placement import AUTOENCODER, DENOISER, check_placement, offload
 from d4k.models.shapes import config_reader, empty_pipeline
 from d4k.protocols import Placement
 
-__all__ = ["check_finite", "disk_errors", "load_pipeline", "save_pipeline"]
+__all__ = ["check_finite", "disk_errors", "load_pipeline", "read_again", "save_pipeline"]
 
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -125,6 +125,26 @@ def _read_part(cls: Any, folder: Path, placement: Placement, config: Any = None)
     variant = used_variant(folder, placement.variant)
     settings = {} if config is None else {"quantization_config": config}
     return cls.from_pretrained(folder, dtype=placement.dtype, variant=variant, **settings)
+
+
+def read_again(part: torch.nn.Module, folder: Path, variant: str | None = None) -> torch.nn.Module:
+    """Another instance of a part of a pipeline, read from where it came from, in the same dtype, on the CPU.
+
+    Args:
+        part: of diffusers or transformers; its weights are not looked at.
+        folder: of the part.
+        variant: as of `Placement`.
+
+    Raises:
+        CheckpointError: it cannot be read any more.
+    """
+    try:
+        with _quiet():
+            used = used_variant(folder, variant)
+            fresh: torch.nn.Module = type(part).from_pretrained(folder, dtype=part.dtype, variant=used)  # type: ignore[attr-defined]
+            return fresh
+    except Exception as error:  # of diffusers, transformers and safetensors, as in load_pipeline
+        raise CheckpointError(f"cannot read {folder} again: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _read_denoiser(cls: Any, config: Path, placement: Placement) -> Any:

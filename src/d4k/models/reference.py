@@ -69,6 +69,7 @@ class Training:
         guidance: the scale that was an input of the denoiser.
         shift: of the noise levels.
         options: what `Backbone.trained_options` said.
+        ema: decay of the moving average that the weights are; None where they are as the last step left them.
     """
 
     width: int | None = None
@@ -76,15 +77,17 @@ class Training:
     guidance: float | None = None
     shift: float | None = None
     options: Mapping[str, Any] = field(factory=dict)
+    ema: float | None = None
 
     @property
     def sampling(self) -> dict[str, Any]:
         """What it says of sampling: width, height, guidance and shift, where they are known."""
-        return first_said(attrs.asdict(self, filter=lambda a, _: a.name != "options"))
+        return first_said(attrs.asdict(self, filter=lambda a, _: a.name not in ("options", "ema")))
 
     def over(self, other: Training) -> Training:
         """This record, and what `other` says where this one says nothing."""
-        return Training(**first_said(self.sampling, other.sampling), options=first_said(self.options, other.options))
+        options = first_said(self.options, other.options)
+        return Training(**first_said(self.sampling, other.sampling), options=options, ema=self.ema)
 
 
 @frozen

@@ -60,6 +60,16 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def validation(self) -> Path:
+        """The folder of what was looked at while the model trained: pictures, and losses on what is held out."""
+        return self.path / "validation"
+
+    @property
+    def tracking(self) -> Path:
+        """The folder of what trackers keep on this disk."""
+        return self.path / "tracking"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"

@@ -3,12 +3,12 @@
 from d4k.sampling.folder import Generate, Recipe, generate_into
 from d4k.sampling.index import INDEX
 from d4k.sampling.jobs import Job, Target, fill_jobs, name_files
-from d4k.sampling.loop import Callback, SamplingStep, sample, sample_latents, starting_noise
+from d4k.sampling.loop import Callback, SamplingStep, decoded, sample, sample_latents, starting_noise
 from d4k.sampling.output import PICTURES, check_output
 from d4k.sampling.pictures import generate_jobs, generate_pictures
 from d4k.sampling.progress import Progress
 from d4k.sampling.recipe import NEEDED, check_recipe, versions
-from d4k.sampling.settings import SCHEDULER, SamplingSettings, check_size, choose_settings, deviations
+from d4k.sampling.settings import SCHEDULER, SamplingSettings, check_size, choose_settings, deviations, is_other_size
 
 __all__ = [
     "INDEX",
@@ -27,11 +27,13 @@ __all__ = [
     "check_recipe",
     "check_size",
     "choose_settings",
+    "decoded",
     "deviations",
     "fill_jobs",
     "generate_into",
     "generate_jobs",
     "generate_pictures",
+    "is_other_size",
     "name_files",
     "sample",
     "sample_latents",

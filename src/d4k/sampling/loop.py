@@ -11,10 +11,10 @@ from torch import Tensor
 from d4k.errors import ConfigError, D4KError
 from d4k.images import to_uint8
 from d4k.models import computing_device, computing_dtype, holding_step_cache
-from d4k.protocols import Backbone
+from d4k.protocols import Backbone, Conditioning
 from d4k.sampling.settings import SamplingSettings
 
-__all__ = ["Callback", "SamplingStep", "sample", "sample_latents", "starting_noise"]
+__all__ = ["Callback", "SamplingStep", "decoded", "sample", "sample_latents", "starting_noise"]
 
 
 @frozen(eq=False)
@@ -61,6 +61,8 @@ def sample_latents(
     *,
     on_step: Callback | None = None,
     first: int = 0,
+    conditioning: Conditioning | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Integrate the flow from noise to clean latents.
 
@@ -71,6 +73,8 @@ def sample_latents(
         settings: see `choose_settings`.
         on_step: called after every step.
         first: index of the first prompt, handed to `on_step`.
+        conditioning: of the prompts and the negative prompt, on `device`; None encodes them.
+        device: that computes, where it is not told by the module.
 
     Returns:
         (B, C, h, w) clean latents on the backbone's device, float32: no step is lost in rounding.
@@ -81,11 +85,12 @@ def sample_latents(
     module = backbone.trainable
     # the scheduler first: one that is refused costs nothing
     scheduler = backbone.scheduler(settings.steps, settings.height, settings.width, settings.scheduler_shift)
-    conditioning = backbone.encode_text(prompts, settings.negative_prompt)
+    if conditioning is None:
+        conditioning = backbone.encode_text(prompts, settings.negative_prompt)
     scheduler.set_begin_index(0)  # it would look its place up by timestep, and rounded timesteps repeat
     levels = scheduler.sigmas[:-1].tolist()
     _check_levels(levels, settings)
-    noisy, dtype = noise.to(computing_device(module), torch.float32), computing_dtype(module)
+    noisy, dtype = noise.to(device or computing_device(module), torch.float32), computing_dtype(module)
     with holding_step_cache(module):
         for done, (timestep, level) in enumerate(zip(scheduler.timesteps, levels, strict=True), 1):
             sigma = (timestep / 1000).to(noisy).expand(len(noisy))
@@ -146,12 +151,17 @@ def sample(
             noise = starting_noise(backbone, seeds[rows], settings.width, settings.height)
             latents = sample_latents(backbone, prompts[rows], noise, settings, on_step=on_step, first=start)
             for latent in latents:
-                yield _pixels(backbone, latent)
+                yield decoded(backbone, latent)
     finally:
         module.train(was_training)
 
 
-def _pixels(backbone: Backbone, latent: Tensor) -> Tensor:
+def decoded(backbone: Backbone, latent: Tensor) -> Tensor:
+    """One clean latent (C, h, w) as a picture, (3, H, W) uint8 on the CPU.
+
+    Raises:
+        D4KError: pixels are no numbers.
+    """
     pixels = backbone.decode(latent[None])[0].float().cpu()
     if not torch.isfinite(pixels).all():
         raise D4KError(

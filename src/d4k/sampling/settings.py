@@ -15,7 +15,7 @@ from d4k.models import Model, Training, first_said, refuse_too_large
 from d4k.plugins import registry
 from d4k.protocols import Backbone, LatentSpec
 
-__all__ = ["SCHEDULER", "SamplingSettings", "check_size", "choose_settings", "deviations"]
+__all__ = ["SCHEDULER", "SamplingSettings", "check_size", "choose_settings", "deviations", "is_other_size"]
 
 SCHEDULER = "scheduler"
 """In place of a shift: that of the model's own scheduler."""
@@ -107,10 +107,23 @@ def deviations(backbone: Backbone, training: Training, settings: SamplingSetting
     for name, value in now.items():
         if trained.get(name, value) != value:
             yield f"{name} {value}, trained {trained[name]}"
-    if training.width and training.height:
-        ratio = settings.width * settings.height / (training.width * training.height)
-        if max(ratio, 1 / ratio) > OTHER_SIZE:
-            yield f"size {settings.width}x{settings.height}, trained {training.width}x{training.height}"
+    seen = (training.width or settings.width, training.height or settings.height)
+    if is_other_size((settings.width, settings.height), seen):
+        yield f"size {settings.width}x{settings.height}, trained {seen[0]}x{seen[1]}"
+
+
+def is_other_size(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes differ in more than their shape, and by how much is worth a word.
+
+    Args:
+        one: width and height in pixels.
+        other: likewise.
+
+    >>> is_other_size((1024, 1024), (1280, 768)), is_other_size((1024, 1024), (2048, 2048))
+    (False, True)
+    """
+    ratio = one[0] * one[1] / (other[0] * other[1])
+    return max(ratio, 1 / ratio) > OTHER_SIZE
 
 
 def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this model") -> None:

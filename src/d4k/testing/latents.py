@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d4k.autoencoder import Posterior
 from d4k.testing.attempt import attempt, like, shape_of
 from d4k.testing.trial import Trial
 
@@ -30,8 +31,23 @@ def check_latents(trial: Trial) -> None:
     assert torch.equal(attempt(what, lambda: backbone.decode(trial.latent)), decoded), "decode is deterministic"
     alone = backbone.encode_image(pixels[1:])
     assert like(alone, trial.latent[1:]), "the latent of a picture does not depend on its batch"
+    _check_posterior(trial)
     _check_scale(trial, decoded)
     _check_reconstruction(trial, decoded)
+
+
+def _check_posterior(trial: Trial) -> None:
+    """Where there is one: its mean is the latent, and its variance is one."""
+    encode = getattr(trial.backbone, "encode_posterior", None)
+    if encode is None:
+        return
+    found = attempt("encode_posterior", lambda: encode(trial.pixels))
+    assert isinstance(found, Posterior), f"encode_posterior returns a Posterior, got a {type(found).__name__}"
+    assert torch.equal(found.mean, trial.latent), "the mean of encode_posterior is what encode_image returns"
+    if found.log_variance is not None:
+        same = found.log_variance.shape == found.mean.shape
+        assert same, f"the log-variance has the shape of the mean, got {shape_of(found.log_variance)}"
+        assert torch.isfinite(found.log_variance).all(), "the log-variance is finite"
 
 
 def _check_scale(trial: Trial, decoded: Tensor) -> None:

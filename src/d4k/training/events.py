@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
+from PIL.Image import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -38,13 +41,14 @@ class EventFile:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._write(Event(wall_time=time.time(), step=first, session_log=SessionLog(status=SessionLog.START)))
 
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Write the values of a step under their names.
+    def add(self, step: int, values: Mapping[str, float], pictures: Mapping[str, Image] | None = None) -> None:
+        """Write the values and pictures of a step under their names.
 
         Raises:
             OSError: the disk is full.
         """
         rows = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        rows += [Summary.Value(tag=tag, image=_image(picture)) for tag, picture in (pictures or {}).items()]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
 
     def close(self) -> None:
@@ -53,3 +57,12 @@ class EventFile:
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
+
+
+def _image(picture: Image) -> Summary.Image:
+    """An RGB picture as TensorBoard keeps it."""
+    written = BytesIO()
+    picture.save(written, "PNG")
+    return Summary.Image(
+        width=picture.width, height=picture.height, colorspace=3, encoded_image_string=written.getvalue()
+    )

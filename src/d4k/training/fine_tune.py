@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 
 from d4k.adapters import TRAINED, load_model, read_adapter
 from d4k.config import Component, RunConfig, read_toml
@@ -18,15 +19,16 @@ from d4k.plugins import Kind, create
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.checks import check_quantized
 from d4k.training.data.measured import Measured
-from d4k.training.data.pictures import choose_pictures
 from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
 from d4k.training.processes import Processes
-from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless
+from d4k.training.refusals import outline, refuse_hopeless, refuse_pictures
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import check_validation
 
-__all__ = ["as_component", "fine_tune", "origin", "train_from_config"]
+__all__ = ["Opened", "as_component", "fine_tune", "load_run_model", "opened", "origin", "train_from_config"]
 
 
 def fine_tune(
@@ -103,7 +105,44 @@ def train_from_config(
         memory_gb: as of `d4k.Loading`.
         resume: go on from the newest checkpoint in the output folder.
     """
+    with opened(config, device=device, memory_gb=memory_gb, resume=resume) as it:
+        return fine_tune(
+            it.backbone, it.loaded, config, dataset=it.dataset, loss=it.loss, resume=resume, device=it.device
+        )[0]
+
+
+@frozen(eq=False)
+class Opened:
+    """What the configuration of a run names.
+
+    Args:
+        backbone: loaded.
+        loaded: what is known of the model.
+        dataset: its pictures are measured.
+        loss: from a predicted velocity and a step to (B,).
+        device: where this process computes.
+    """
+
+    backbone: Backbone
+    loaded: LoadedModel
+    dataset: Dataset
+    loss: Loss
+    device: torch.device
+
+
+@contextmanager
+def opened(config: RunConfig, *, device: str | None, memory_gb: float | None, resume: bool) -> Iterator[Opened]:
+    """Refuse what cannot work, and then load the model; while it is open the processes can speak to each other.
+
+    Args:
+        config: of the run.
+        device: as of `d4k.Loading`.
+        memory_gb: as of `d4k.Loading`.
+        resume: the run goes on from its newest checkpoint.
+    """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = choose_device(device)
     with joined(config, place):
         processes = Processes()
@@ -111,16 +150,22 @@ def train_from_config(
             if processes.first:
                 check_folder(config, resume=resume)
             dataset, loss = Measured(_given("dataset", None, config.dataset)), _given("loss", None, config.loss)
+            refuse_hopeless(config, dataset, place, processes.count)
             sketch = outline(config)
-            refuse_hopeless(sketch, config, dataset, place, processes.count)
             if sketch is not None:
-                refuse_few_pictures(choose_pictures(dataset, sketch, config).count, processes.count)
-            backbone, loaded = _load(config, place, memory_gb)
-        return fine_tune(backbone, loaded, config, dataset=dataset, loss=loss, resume=resume, device=place)[0]
+                refuse_pictures(sketch, dataset, config, processes.count)
+            backbone, loaded = load_run_model(config, place, memory_gb)
+        yield Opened(backbone, loaded, dataset, loss, place)
 
 
-def _load(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
-    """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out."""
+def load_run_model(config: RunConfig, device: torch.device, memory_gb: float | None) -> tuple[Backbone, LoadedModel]:
+    """The model of a run; with FSDP2 its denoiser stays on the CPU until it is shared out.
+
+    Args:
+        config: of the run.
+        device: where this process computes.
+        memory_gb: as of `d4k.Loading`.
+    """
     adapter = config.adapter
     dtype = training_dtype(config.training.precision, adapter=adapter is not None, optimizer=config.optimizer.name)
     ref = ModelRef(config.model, config.revision, config.variant, config.transformer, options=config.backbone)

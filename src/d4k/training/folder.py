@@ -35,7 +35,7 @@ FIXED = {"validation.holdout": 0}
 """What may not, although its section is free, and what it is without the section: the pictures that are trained on
 follow from it."""
 
-SHARED = ("training.accumulation", "parallel.strategy", "parallel.offload")
+SHARED = ("training.accumulation", "parallel.strategy", "parallel.offload", "parallel.context")
 """What may be another in another launch; `check_share` sees to it that the steps are of the same pictures."""
 
 

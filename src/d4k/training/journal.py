@@ -6,11 +6,12 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from d4k.errors import DataError, OutputError
@@ -18,6 +19,7 @@ from d4k.files import read_bytes, read_json_line, write_text
 from d4k.models import RunFolder
 from d4k.training.events import EventFile
 from d4k.training.step import StepResult
+from d4k.training.tracking import Tracking
 
 __all__ = ["Journal", "read_losses"]
 
@@ -34,6 +36,7 @@ class Journal:
         rows: of those steps, as the checkpoint keeps them; the list grows with every step. One that lacks some, of an
             older version of d4k, is filled from `losses.jsonl`.
         writes: whether this process is the one that opens the files and shows the bar.
+        tracking: what else is told of every step; it is ended with the journal.
 
     Attributes:
         rows: of the steps that are done.
@@ -43,8 +46,16 @@ class Journal:
         DataError: `losses.jsonl` is damaged, and no checkpoint keeps its rows.
     """
 
-    def __init__(self, run: RunFolder, steps: int, first: int, rows: list[dict[str, Any]], writes: bool = True) -> None:
-        self.path, self.rows = run.losses, rows
+    def __init__(
+        self,
+        run: RunFolder,
+        steps: int,
+        first: int,
+        rows: list[dict[str, Any]],
+        writes: bool = True,
+        tracking: Tracking | None = None,
+    ) -> None:
+        self.path, self.rows, self.tracking = run.losses, rows, tracking
         self.events: EventFile | None = None
         if writes:
             if len(rows) < first:
@@ -79,19 +90,27 @@ class Journal:
         self.rows.append(row)
         if not self.writes:
             return
-        if self.events is not None:
-            shown = {"loss": row["loss"], "gradient norm": row["gradient_norm"], "learning rate": lr}
-            with self._tensorboard(self.events.path):
-                self.events.add(step, {name: value for name, value in shown.items() if value is not None})
+        shown = {"loss": row["loss"], "gradient norm": row["gradient_norm"], "learning rate": lr}
+        self.show(step, {name: value for name, value in shown.items() if value is not None}, {})
         with _room_wanted(self.path), self.path.open("ab", buffering=0) as file:
             _write_all(file, (json.dumps(row) + "\n").encode())
         self.bar.set_postfix(loss=f"{result.loss:.4f}")
         self.bar.update()
 
+    def show(self, step: int, figures: Mapping[str, float], pictures: Mapping[str, Image]) -> None:
+        """Tell TensorBoard and the trackers of figures and small pictures of a step, in the first process alone."""
+        if self.events is not None:
+            with self._tensorboard(self.events.path):
+                self.events.add(step, figures, pictures)
+        if self.tracking is not None:
+            self.tracking.show(step, figures, pictures)
+
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
         if self.events is not None:
             self.events.close()
+        if self.tracking is not None:
+            self.tracking.finish()
 
     @contextmanager
     def _tensorboard(self, path: Path) -> Iterator[None]:

@@ -94,6 +94,11 @@ def _check_settings(config: RunConfig) -> None:
             f"adapter.quantize = '{config.adapter.quantize}' does not work with fsdp2, which cannot share out such "
             "weights: choose parallel.strategy = 'ddp', whose processes hold all of them"
         )
+    if process_count() % parallel.context:
+        raise ConfigError(
+            f"parallel.context is {parallel.context}, which does not divide the {process_count()} processes of this "
+            "launch: so many share a picture. Start more processes, or set it to 1"
+        )
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if process_count() > 1 and told not in ("no", config.training.precision):
         warnings.warn(

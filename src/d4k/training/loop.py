@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -15,14 +17,17 @@ from d4k.protocols import Backbone, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.checks import changed
 from d4k.training.data.samples import Batch, Feed
+from d4k.training.ema import EMA
 from d4k.training.engine import Engine
 from d4k.training.journal import Journal
 from d4k.training.keep import is_due, remove_old, room_wanted
-from d4k.training.optimizers import make_optimizer, training_mode
+from d4k.training.optimizers import evaluation_weights, make_optimizer, training_mode
 from d4k.training.signals import Stop, leave
 from d4k.training.skipped import advance, report_skipped
 from d4k.training.state import Share, State, save_state
 from d4k.training.step import StepResult, training_step
+from d4k.training.tracking import Tracking
+from d4k.training.validation import Validation
 
 __all__ = ["Loop"]
 
@@ -37,6 +42,7 @@ class Loop:
         feed: where the batches come from.
         config: of the run.
         run: where the run is kept.
+        validation: what is looked at between the steps, made before text encoders are released.
 
     Attributes:
         state: what changes from step to step; load it to resume.
@@ -50,6 +56,7 @@ class Loop:
         feed: Feed,
         config: RunConfig,
         run: RunFolder,
+        validation: Validation | None = None,
     ) -> None:
         self.engine, self.backbone, self.loss, self.feed = engine, backbone, loss, feed
         self.config, self.run = config, run
@@ -66,7 +73,10 @@ class Loop:
             num_warmup_steps=config.schedule.warmup_steps,
             num_training_steps=config.training.steps,
         )
-        self.state = State(self.module, self.optimizer, self.schedule, scaler=engine.scaler)
+        self.validation, self.ema = validation, None if config.ema is None else EMA(self.module, config.ema)
+        averages = None if self.ema is None else self.ema.tensors
+        parts = (self.module, self.optimizer, self.schedule)
+        self.state = State(*parts, scaler=engine.scaler, ema=averages, data=feed.chosen.digest)
 
     def run_steps(self, stop: Stop, on_step: Callable[[int, float], None] | None = None) -> None:
         """Do the steps that are left, with a checkpoint every `training.save_every` and at the end.
@@ -84,13 +94,8 @@ class Loop:
         processes, last = self.engine.processes, self.config.training.steps
         passes = self.config.training.accumulation
         feed = self.feed.batches(self.state.step * passes, last * passes)
-        with (
-            self._wrapped() as optimizer,
-            training_mode(self.optimizer),
-            stop.deferred(),
-            self._journal() as journal,
-            closing(feed),
-        ):
+        with self._wrapped() as optimizer, stop.deferred(), self._journal() as journal, closing(feed):
+            self._look(journal, stop)
             for step in range(self.state.step + 1, last + 1):
                 result = self._step(step, feed, optimizer, journal)
                 asked = stop.agreed(processes, self.engine.device)
@@ -100,7 +105,42 @@ class Loop:
                     on_step(step, result.loss)
                 if asked:
                     leave(asked, step)
+                self._look(journal, stop)
+        if self.ema is not None and self.config.ema is not None and self.config.ema.save:
+            self.ema.put_into(self.module)
         changed.discard(self.module)
+
+    def time_steps(self, count: int) -> list[float]:
+        """Do the first few steps on the batches that they would have, and keep nothing of them.
+
+        The weights are not to be used afterwards: they are no run's.
+
+        Args:
+            count: of steps.
+
+        Returns:
+            The seconds that each took.
+        """
+        feed = self.feed.batches(0, count * self.config.training.accumulation)
+        if self.config.adapter is None:
+            changed.add(self.module)
+        with self._wrapped() as optimizer, closing(feed):
+            return [self._timed_step(step, feed, optimizer) for step in range(1, count + 1)]
+
+    def _timed_step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer) -> float:
+        start = time.perf_counter()
+        result = training_step(self.engine, self.backbone, self.loss, feed, self.config, optimizer)
+        if self.ema is not None:
+            self.ema.update(self.module, step)
+        if self.engine.device.type != "cpu":
+            torch.accelerator.synchronize()
+        if result.skipped and self.engine.processes.first:
+            warnings.warn(
+                f"step {step} would be left out, since its loss is {result.loss} and its gradient {result.norm}: lower "
+                f"optimizer.lr, or look at its pictures ({', '.join(result.ids)})",
+                stacklevel=4,
+            )
+        return time.perf_counter() - start
 
     def _step(self, step: int, feed: Iterator[Batch], optimizer: torch.optim.Optimizer, journal: Journal) -> StepResult:
         """Do one step and record it; one that is not finite leaves the weights alone."""
@@ -111,10 +151,20 @@ class Loop:
         with self.engine.processes.together():
             journal.add(step, result, self.schedule.get_last_lr()[0])
         if result.skipped:
-            report_skipped(step, result, journal, config.training.max_skipped)
+            with self.engine.processes.together():
+                report_skipped(step, result, journal, config.training.max_skipped)
         advance(self.schedule, skipped=result.skipped)
+        if self.ema is not None and not result.skipped:
+            self.ema.update(self.module, step)
         self.state.step = step
         return result
+
+    def _look(self, journal: Journal, stop: Stop) -> None:
+        """Look at the model, where that is due and was not done before the run was interrupted."""
+        if self.validation is not None and self.validation.is_due(self.state.step):
+            processes, device = self.engine.processes, self.engine.device
+            with evaluation_weights(self.optimizer):
+                self.validation.look(self.state.step, journal.show, self.ema, lambda: stop.agreed(processes, device))
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that it makes superfluous."""
@@ -129,7 +179,8 @@ class Loop:
     def _journal(self) -> Journal:
         processes, last = self.engine.processes, self.config.training.steps
         with processes.together():
-            return Journal(self.run, last, self.state.step, self.state.rows, writes=processes.first)
+            tracking = Tracking(self.config, self.run) if processes.first and self.config.tracking.trackers else None
+            return Journal(self.run, last, self.state.step, self.state.rows, processes.first, tracking)
 
     @contextmanager
     def _wrapped(self) -> Iterator[torch.optim.Optimizer]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from math import isclose
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
-from d4k.config import FlowSettings, RunConfig
+from d4k.config import FlowSettings
 from d4k.errors import ConfigError
 from d4k.flow import sample_sigma
-from d4k.models import Model, first_said
+from d4k.models import Model, Training, first_said
 from d4k.plugins import registry
 from d4k.protocols import Backbone
 from d4k.sampling import SCHEDULER
 
-__all__ = ["deviations_of_run", "draw_sigma", "sampling_shift", "scheduler_shift", "training_shift"]
+__all__ = ["draw_sigma", "lasting_shift", "sampling_shift", "scheduler_shift", "training_shift"]
 
 POINTS = 9
+SAME = 1e-3
+"""Shifts that differ by less than this share are one: a scheduler's is read off levels in float32."""
 
 
 def draw_sigma(flow: FlowSettings, shift: float, generator: torch.Generator) -> Tensor:
@@ -78,11 +81,12 @@ def sampling_shift(backbone: Backbone, model: Model, width: int, height: int) ->
 def scheduler_shift(sigmas: Tensor) -> float:
     """The shift that made a schedule of noise levels which were equally spaced before it.
 
-    With x shifted from t by a, 1 / x - 1 = (1 / t - 1) / a; that the first, middle and last t are equally spaced, and
-    the first is 1, leaves one a.
+    A level x that was t before the shift a has 1 / x - 1 = (1 / t - 1) / a, the odds o of no noise. That the first, the
+    middle and the last t = 1 / (1 + a o) are equally spaced leaves one a; then all others must be, too.
 
     Args:
-        sigmas: (N + 1,), falling from 1 to 0, N odd and at least 3.
+        sigmas: falling from about 1 to 0; an odd number of distinct ones, at least 3, beside the 0. Solvers that ask
+            twice repeat them.
 
     Raises:
         ConfigError: no shift of equally spaced levels gives these.
@@ -91,9 +95,11 @@ def scheduler_shift(sigmas: Tensor) -> float:
     >>> round(scheduler_shift(torch.cat([shift_sigma(torch.linspace(1, 0.1, 9), 3.0), torch.zeros(1)])), 4)
     3.0
     """
-    odds = 1 / sigmas[:-1].double().cpu() - 1
-    middle, last = odds[len(odds) // 2].item(), odds[-1].item()
-    shift = (last - 2 * middle) / (middle * last) if middle > 0 and last > 0 else 0.0
+    levels: Tensor = torch.unique_consecutive(sigmas[:-1].double().cpu())
+    odds = 1 / levels - 1
+    first, middle, last = odds[0].item(), odds[len(odds) // 2].item(), odds[-1].item()
+    below = middle * (first + last) - 2 * first * last
+    shift = (first + last - 2 * middle) / below if below > 0 else 0.0
     spaced = 1 / (1 + shift * odds)
     if not shift > 0 or float((spaced.diff() - spaced.diff().mean()).abs().max()) > 1e-3:
         raise ConfigError(
@@ -103,29 +109,24 @@ def scheduler_shift(sigmas: Tensor) -> float:
     return shift
 
 
-def deviations_of_run(backbone: Backbone, model: Model, config: RunConfig, width: int, height: int) -> Iterator[str]:
-    """What a run trains otherwise than the model was trained, or will be sampled, in words.
+def lasting_shift(backbone: Backbone, model: Model, flow: FlowSettings, width: int, height: int) -> float | None:
+    """The shift to keep beside what a run trains, so that sampling takes the one it was trained with.
 
     Args:
         backbone: loaded.
-        model: what is known of it.
-        config: of the run.
-        width: pixels of its pictures.
-        height: likewise.
+        model: what was known of the model before.
+        flow: settings of the run.
+        width: pixels.
+        height: pixels.
+
+    Returns:
+        A number that the settings say, other than 1; one that the model's own record, or its authors, made "auto" take;
+        None where sampling takes the same without being told, or where none was taken.
     """
-    before = model.training
-    for name, value in backbone.trained_options.items():
-        if before.options.get(name, value) != value:
-            yield f"{name} {value}, the model was trained with {before.options[name]}"
-    if config.flow.guidance is not None and before.guidance not in (None, config.flow.guidance):
-        yield f"guidance {config.flow.guidance:g}, the model was trained with {before.guidance:g}"
-    seen = (before.width or width, before.height or height)
-    if seen != (width, height):
-        yield f"size {width}x{height}, the model was trained at {seen[0]}x{seen[1]}"
-    if config.flow.shift is not None and width * height > backbone.defaults.size**2:
-        shift, sampled = (
-            training_shift(backbone, model, config.flow, width, height),
-            sampling_shift(backbone, model, width, height),
-        )
-        if abs(shift - sampled) > 1e-3 and config.flow.recorded_shift is None:
-            yield f"shift {shift:g}, sampling at this size takes {sampled:.3g}"
+    if isinstance(flow.shift, int | float):
+        return flow.recorded_shift
+    shift = training_shift(backbone, model, flow, width, height)
+    if flow.shift is None and shift == 1:
+        return None
+    untold = sampling_shift(backbone, evolve(model, training=Training(), registered={}), width, height)
+    return None if isclose(shift, untold, rel_tol=SAME) else shift

@@ -35,6 +35,9 @@ class Processes:
     def __init__(self) -> None:
         shared = dist.is_available() and dist.is_initialized()
         self.rank, self.count = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+        # a group that another has opened may speak through GPUs alone
+        gpu = shared and "cpu" not in str(dist.get_backend_config())
+        self._flags = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
     @property
     def first(self) -> bool:
@@ -68,7 +71,7 @@ class Processes:
     def wait(self) -> None:
         """Go on when every process has come here."""
         if self.count > 1:
-            self.sums(torch.zeros(1))
+            self.sums(torch.zeros(1, device=self._flags))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -88,7 +91,7 @@ class Processes:
             fault = error
         if self.count == 1:
             return
-        if not self.sums(torch.tensor([float(fault is not None)])).item():
+        if not self.sums(torch.tensor([float(fault is not None)], device=self._flags)).item():
             return
         said = self.gather(None if fault is None else f"{type(fault).__name__}: {first_line(fault)}")
         first = next(rank for rank, words in enumerate(said) if words is not None)

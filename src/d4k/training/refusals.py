@@ -11,24 +11,26 @@ from accelerate.utils import is_fp16_available
 from d4k.adapters import resolve_model
 from d4k.config import RunConfig
 from d4k.errors import ConfigError, DataError
-from d4k.files import refuse_unwritable
+from d4k.files import is_folder, refuse_unwritable
 from d4k.models import DTYPES, ModelRef, training_dtype
 from d4k.plugins import create
 from d4k.protocols import Backbone, Dataset, Placement
+from d4k.training.data.cache.keys import latent_group
+from d4k.training.data.cache.store import SHARDS
+from d4k.training.data.cache.upkeep import stats
+from d4k.training.data.pictures import Chosen, choose_pictures
+from d4k.training.data.views import cache_folder
 from d4k.training.disk import refuse_no_room
 from d4k.training.launch import chosen_strategy
 from d4k.training.memory import check_memory_settings
 
-__all__ = ["outline", "refuse_hopeless"]
+__all__ = ["outline", "refuse_foreign_cache", "refuse_hopeless", "refuse_pictures"]
 
 
-def refuse_hopeless(
-    backbone: Backbone | None, config: RunConfig, dataset: Dataset, device: torch.device, processes: int = 1
-) -> None:
-    """Refuse a run that cannot come to anything.
+def refuse_hopeless(config: RunConfig, dataset: Dataset, device: torch.device, processes: int = 1) -> None:
+    """Refuse a run that cannot come to anything, as far as its settings say.
 
     Args:
-        backbone: of the run, loaded or as `outline` makes it; None leaves out what takes a model to know.
         config: of the run.
         dataset: captioned pictures.
         device: where this process computes.
@@ -38,15 +40,60 @@ def refuse_hopeless(
         ConfigError: the learning rate is still rising in the end, the device cannot compute in the precision, or
             settings of memory do not go together.
         DataError: there are fewer pictures than processes.
-        OutputError: the run's folder cannot be written, or the disk has no room for what it keeps.
+        OutputError: the run's folder cannot be written.
     """
     refuse_schedule(config)
     refuse_precision(config, device)
     check_memory_settings(config, processes, chosen_strategy(config), device)
     refuse_few_pictures(len(dataset), processes)
     refuse_unwritable(Path(config.output_dir))
-    if backbone is not None:
-        refuse_no_room(backbone, config)
+
+
+def refuse_pictures(backbone: Backbone, dataset: Dataset, config: RunConfig, processes: int = 1) -> Chosen:
+    """Choose the pictures of a run, and refuse too few of them, or a disk without room for the run.
+
+    Args:
+        backbone: of the run, loaded or as `outline` makes it.
+        dataset: captioned pictures.
+        config: of the run.
+        processes: that share the run.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        DataError: nothing is left to train on, there are fewer pictures than processes, or one cannot be used.
+        ConfigError: a size does not suit the backbone.
+        OutputError: the disk has no room for what the run keeps.
+    """
+    chosen = choose_pictures(dataset, backbone, config)
+    refuse_few_pictures(chosen.count, processes)
+    refuse_no_room(backbone, config, chosen)
+    return chosen
+
+
+def refuse_foreign_cache(backbone: Backbone, config: RunConfig) -> None:
+    """Refuse a cache that is named and holds latents of other autoencoders alone: every picture would be encoded again.
+
+    Args:
+        backbone: loaded.
+        config: of the run.
+
+    Raises:
+        ConfigError: it does.
+    """
+    folder = cache_folder(config)
+    if folder is None or config.data.cache == "auto" or not is_folder(folder / SHARDS, ConfigError):
+        return
+    held = [part for part in stats(folder) if part.group.kind == "latent"]
+    ours = latent_group(backbone, config.data.cache_dtype).model
+    if held and ours not in {part.group.model for part in held}:
+        count = sum(part.entries for part in held)
+        raise ConfigError(
+            f"data.cache = '{config.data.cache}' holds {count:,} latents, and none is of the autoencoder of "
+            f"'{config.model}' at this downscale, so that all pictures would be encoded again: name the cache of this "
+            "model, set data.cache = 'auto', or add to this one with d4k cache RUN.toml"
+        )
 
 
 def refuse_schedule(config: RunConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from attrs import evolve
 
 from d4k.adapters import ADAPTER_WEIGHTS, trained_adapter, write_adapter
@@ -9,6 +11,8 @@ from d4k.config import RunConfig
 from d4k.files import atomic_folder
 from d4k.models import Card, Model, ModelRef, RunFolder, Training, write_card
 from d4k.protocols import Backbone
+from d4k.training.data.buckets import bucket_sizes
+from d4k.training.noise import lasting_shift
 
 __all__ = ["trained_model", "trained_with"]
 
@@ -21,16 +25,19 @@ def trained_with(backbone: Backbone, config: RunConfig) -> Training:
         config: of the run.
 
     Returns:
-        The size in pixels; the backbone's options that a trained model must be sampled with; the embedded guidance
-        where it is an input of the denoiser; the shift of the noise levels where it is not 1.
+        The size in pixels, of several the largest; the backbone's options that a trained model must be sampled with;
+        the embedded guidance where it is an input of the denoiser; the shift of the noise levels where it is not 1; the
+        decay of the moving average where that is what is saved.
     """
-    size, embedded, flow = backbone.defaults.size, backbone.defaults.embedded_guidance, config.flow
+    embedded, flow = backbone.defaults.embedded_guidance, config.flow
+    width, height = max(bucket_sizes(backbone, config.data), key=math.prod)
     return Training(
-        width=config.data.width or size,
-        height=config.data.height or size,
+        width=width,
+        height=height,
         guidance=embedded if embedded is None or flow.guidance is None else flow.guidance,
         shift=flow.recorded_shift,
         options=dict(backbone.trained_options),
+        ema=config.ema.decay if config.ema is not None and config.ema.save else None,
     )
 
 
@@ -43,6 +50,9 @@ def trained_model(backbone: Backbone, model: Model, config: RunConfig) -> Model:
         config: of the run.
     """
     training = trained_with(backbone, config)
+    if training.width is not None and training.height is not None:
+        shift = lasting_shift(backbone, model, config.flow, training.width, training.height)
+        training = evolve(training, shift=shift)
     options = {**model.options, **backbone.trained_options}
     options |= {name: value for name, value in training.sampling.items() if name in options}
     return evolve(model, options=options, training=training)

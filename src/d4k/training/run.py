@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -18,24 +19,30 @@ from attrs import frozen
 from d4k.config import RunConfig
 from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone, Dataset, Loss
+from d4k.training.caching import fill_cache
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
-from d4k.training.data.pictures import choose_pictures
+from d4k.training.data.release import Released
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
-from d4k.training.engine import Engine, make_engine
+from d4k.training.data.views import held_out_views
+from d4k.training.deviations import deviations_of_run
+from d4k.training.engine import Engine, check_context, make_engine
 from d4k.training.folder import find_state, open_folder
+from d4k.training.held_out import encode_held_out
 from d4k.training.journal import read_losses
 from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
 from d4k.training.loop import Loop
 from d4k.training.noise import training_shift
 from d4k.training.processes import Processes
-from d4k.training.refusals import refuse_few_pictures, refuse_hopeless
+from d4k.training.refusals import refuse_few_pictures, refuse_foreign_cache, refuse_hopeless, refuse_pictures
 from d4k.training.result import save_result
 from d4k.training.signals import Stop
-from d4k.training.state import Share, check_share, load_state
+from d4k.training.state import Share, check_data, check_share, load_state
+from d4k.training.tracking import check_tracking
+from d4k.training.validation import Validation, check_validation
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "check_run", "make_feed", "make_validation", "released", "train"]
 
 
 @frozen
@@ -101,52 +108,97 @@ def train(
         TerminatedRun: SIGTERM arrived, likewise; it is a SystemExit with the code 143.
     """
     check_launch(config)
+    check_validation(config)
+    check_tracking(config)
     place = device or next(backbone.trainable.parameters()).device
-    stop = Stop()
+    stop, run = Stop(), RunFolder(Path(config.output_dir))
     with stop.listening(), joined(config, place):
         processes = Processes()
         with processes.together():
-            refuse_hopeless(backbone, config, dataset, place, processes.count)
-        with owned(RunFolder(Path(config.output_dir)), processes):
+            refuse_hopeless(config, dataset, place, processes.count)
+        with owned(run, processes):
             engine = make_engine(config, place)
-            feed = _feed(engine, backbone, dataset, config, model)
-            loop = _open(engine, backbone, feed, loss, config, resume)
-            loop.run_steps(stop, on_step)
+            feed = make_feed(engine, backbone, dataset, config, model)
+            state = check_run(engine, backbone, feed, config, resume)
+            validation = make_validation(engine, backbone, feed, loss, config, model)
+            with released(backbone, feed, config, model):
+                loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
+                loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
 
 
-def _feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
-    """Choose the pictures, say what is odd about them, and make ready to take them in order."""
+def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunConfig, model: Model | None) -> Feed:
+    """Choose the pictures, fill their cache, say what is odd about them, and make ready to take them in order."""
     processes = engine.processes
     with processes.together():
-        chosen = choose_pictures(dataset, backbone, config)
-        refuse_few_pictures(chosen.count, processes.count)
-        for sentence in chosen.warnings() if processes.first else ():
+        chosen = refuse_pictures(backbone, dataset, config, processes.count)
+        refuse_foreign_cache(backbone, config)
+    filled = fill_cache(backbone, chosen, config, processes)
+    with processes.together():
+        if filled is not None:
+            chosen = chosen.without(filled.unreadable, filled.source.contents)
+        refuse_few_pictures(chosen.count, engine.pictures[1])
+        notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
+        other = [] if model is None else list(deviations_of_run(backbone, model, config, *chosen.largest))
+        notes += [f"this run trains otherwise than '{config.model}': {'; '.join(other)}"] if other else []
+        for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
-        shift_at = None if model is None else partial(training_shift, backbone, model, config.flow)
-        source = Encoding(backbone, dataset, config.data.posterior)
-        return Feed(source, chosen, config, engine.device, processes.rank, processes.count, shift_at)
+        source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
+        shift_at = None if model is None else lru_cache(partial(training_shift, backbone, model, config.flow))
+        return Feed(source, chosen, config, engine.device, *engine.pictures, shift_at)
 
 
-def _open(engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, resume: bool) -> Loop:
-    """Refuse what cannot work, in all processes or in none, open the folder, and go back to the newest checkpoint."""
+def make_validation(
+    engine: Engine, backbone: Backbone, feed: Feed, loss: Loss, config: RunConfig, model: Model | None
+) -> Validation | None:
+    """What is looked at between the steps; what it needs of the text encoders and the autoencoder is encoded here."""
+    if config.validation is None:
+        return None
+    with engine.processes.together():
+        held_out = encode_held_out(feed.source, feed.chosen.dataset, held_out_views(feed.chosen))
+        return Validation(engine, backbone, loss, config, held_out, model)
+
+
+def check_run(engine: Engine, backbone: Backbone, feed: Feed, config: RunConfig, resume: bool) -> Path | None:
+    """Refuse what cannot work, in all processes or in none, and find the checkpoint that the run goes on from."""
     run, module, processes = RunFolder(Path(config.output_dir)), backbone.trainable, engine.processes
     with processes.together():
         check_adapters(module, config, resume)
         check_precision(module, config)
-        state = find_state(run, config, resume=resume) if processes.first else None
-        inexact = None if state is None else check_share(state, Share.of(config, processes, engine.strategy))
+        found = find_state(run, config, resume=resume) if processes.first else None
+        inexact = None
+        if found is not None:
+            check_data(found, feed.chosen.digest)
+            inexact = check_share(found, Share.of(config, processes, engine.strategy))
         if inexact is not None:
             warnings.warn(inexact, stacklevel=2)
-    state = processes.tell(state)
+    state: Path | None = processes.tell(found)
     with processes.together():
         check_unchanged(module, config, restored=state is not None)
-        check_memory(backbone, feed.crop, config)
+        if engine.strategy != "fsdp2":  # whose weights still lie whole on the CPU, and no device will hold them so
+            check_memory(backbone, feed.crop, config)
+        check_context(backbone, feed, config)
+    return state
+
+
+def released(backbone: Backbone, feed: Feed, config: RunConfig, model: Model | None) -> AbstractContextManager[object]:
+    """A block in which text encoders and autoencoder are out of memory, where all that they would encode is cached."""
+    if model is None or isinstance(feed.source, Encoding):
+        return nullcontext()
+    seen = config.validation is not None and config.validation.prompts  # pictures are decoded
+    return Released(backbone, revision=model.revision, variant=model.variant, keep=("vae",) if seen else ())
+
+
+def _open(loop: Loop, state: Path | None) -> Loop:
+    """Open the folder of a run that can work, and go back to its newest checkpoint."""
+    processes = loop.engine.processes
+    with processes.together():
         if processes.first:
-            open_folder(run, config)
-    loop = Loop(engine, backbone, loss, feed, config, run)
+            open_folder(loop.run, loop.config)
     if state is not None:
         load_state(state, loop.state, processes)
+    if loop.validation is not None:
+        loop.validation.begin(loop.state.step)
     return loop
 
 

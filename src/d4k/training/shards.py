@@ -6,6 +6,7 @@ or all of it where it has the module whole.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from d4k.errors import CheckpointError, first_line
 
@@ -144,11 +145,14 @@ def read_moments(module: torch.nn.Module, optimizer: Any, stored: dict[str, Any]
 
 
 def _like(whole: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, or this process's share of it, where the other is shared out."""
+    """A whole tensor, or this process's share of it, where the other is shared out: rows, as `fully_shard` does."""
     if not isinstance(other, DTensor):
         return whole
-    placed = whole.to(other.device_mesh.device_type)
-    return distribute_tensor(placed, other.device_mesh, other.placements, src_data_rank=None)
+    mesh, share = other.device_mesh, other.to_local()
+    first = mesh.get_local_rank() * math.ceil(len(whole) / mesh.size())
+    rows = whole[first : first + len(share)].to(share.device)
+    shape, stride = whole.shape, whole.contiguous().stride()
+    return DTensor.from_local(rows, mesh, other.placements, run_check=False, shape=shape, stride=stride)
 
 
 def _names(module: torch.nn.Module, optimizer: Any) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, field, fields, frozen
 from safetensors.torch import load_file, save_file
 
 from d4k.config import RunConfig
@@ -33,17 +33,25 @@ class Share:
         strategy: "single", "ddp" or "fsdp2".
         batch_size: pictures that go through the model at once in each.
         accumulation: forward passes of each process that make one optimizer step.
+        context: processes that share the tokens of a picture.
     """
 
     processes: int = 1
     strategy: str = "single"
     batch_size: int = 1
     accumulation: int = 1
+    context: int = 1
+
+    @property
+    def passes(self) -> int:
+        """Batches that make one optimizer step."""
+        return self.processes // self.context * self.accumulation
 
     @classmethod
     def of(cls, config: RunConfig, processes: Processes, strategy: str) -> Share:
         """How a run of these settings is shared."""
-        return cls(processes.count, strategy, config.training.batch_size, config.training.accumulation)
+        training = config.training
+        return cls(processes.count, strategy, training.batch_size, training.accumulation, config.parallel.context)
 
 
 @define(eq=False)
@@ -58,6 +66,7 @@ class State:
         scaler: gradient scaler of a run in float16; None in another precision.
         ema: name -> moving average in float32; None without one.
         rows: of `losses.jsonl`, one a step.
+        data: digest of the pictures that are trained on; empty where nobody made one.
     """
 
     module: torch.nn.Module
@@ -67,6 +76,7 @@ class State:
     scaler: Any = None
     ema: Mapping[str, torch.Tensor] | None = None
     rows: list[dict[str, Any]] = field(factory=list)
+    data: str = ""
 
 
 def save_state(run: RunFolder, state: State, share: Share | None = None, processes: Processes | None = None) -> Path:
@@ -95,7 +105,8 @@ def save_state(run: RunFolder, state: State, share: Share | None = None, process
             _write_whole(temporary, state)
         if processes.first:
             _write_rest(temporary, state, optimizer)
-            record = {"format": FORMAT, "step": state.step, **(asdict(share) if share else {}), "shards": shards}
+            record = {"format": FORMAT, "step": state.step, "data": state.data, "shards": shards}
+            record |= asdict(share) if share else {}
             write_json(temporary / STATE, record)
     return target
 
@@ -128,6 +139,25 @@ def steps_done(folder: Path) -> int:
     return _read_record(folder)["step"]  # type: ignore[no-any-return]
 
 
+def check_data(folder: Path, digest: str) -> None:
+    """Refuse to go on from a checkpoint with other pictures than it was trained on so far.
+
+    Args:
+        folder: of the checkpoint.
+        digest: of the pictures now, `Chosen.digest`.
+
+    Raises:
+        ConfigError: they are others, or have other captions.
+        CheckpointError: the record of the checkpoint is damaged.
+    """
+    record = _read_record(folder)
+    if record.get("data", digest) not in ("", digest):
+        raise ConfigError(
+            f"the dataset is not the one of the first {record['step']} steps: pictures or captions were added, removed "
+            "or changed since. Put back what it was, or start a new run"
+        )
+
+
 def share_of(folder: Path) -> Share | None:
     """How the run that wrote a checkpoint was shared; None where an older version did, in one process.
 
@@ -136,7 +166,7 @@ def share_of(folder: Path) -> Share | None:
     """
     record = _read_record(folder)
     try:
-        return Share(*(record[name] for name in ("processes", "strategy", "batch_size", "accumulation")))
+        return Share(*(record[field.name] for field in fields(Share)))
     except KeyError:
         return None
 
@@ -163,18 +193,17 @@ def check_share(folder: Path, share: Share) -> str | None:
             f"the run was made of batches of {before.batch_size}, and training.batch_size is {share.batch_size}: "
             f"set it to {before.batch_size}"
         )
-    passes = before.processes * before.accumulation
-    if passes != share.processes * share.accumulation:
-        fits, left = divmod(passes, share.processes)
+    if before.passes != share.passes:
+        fits, left = divmod(before.passes, share.processes // share.context)
         way = (
-            f"set training.accumulation to {fits}" if not left else f"start a number of processes that divides {passes}"
+            f"start a number of processes that divides {before.passes}"
+            if left
+            else f"set training.accumulation to {fits}"
         )
         raise ConfigError(
-            f"each step of the run was of {passes} batches ({_said_share(before)}), and would be of "
-            f"{share.processes * share.accumulation} now ({_said_share(share)}): {way}"
+            f"each step of the run was of {before.passes} batches ({_said_share(before)}), and would be of "
+            f"{share.passes} now ({_said_share(share)}): {way}"
         )
-    if (before.processes, before.strategy) == (share.processes, share.strategy):
-        return None
     return (
         f"the run was shared by {_said_share(before)} and goes on with {_said_share(share)}: the steps are of the same "
         "pictures and noise, but sums are in another order, so that the last digits may differ"
@@ -183,7 +212,8 @@ def check_share(folder: Path, share: Share) -> str | None:
 
 def _said_share(share: Share) -> str:
     many = "1 process" if share.processes == 1 else f"{share.processes} processes, {share.strategy}"
-    return f"{many}, accumulation {share.accumulation}"
+    split = f", context {share.context}" if share.context > 1 else ""
+    return f"{many}, accumulation {share.accumulation}{split}"
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
-from d4k.autoencoder import own_downscale
+from d4k.autoencoder import Posterior, own_downscale
 
 __all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
 
@@ -110,6 +110,10 @@ class FluxBackbone:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
         return self.autoencoder.encode(pixels)  # type: ignore[no-any-return]
+
+    def encode_posterior(self, pixels: Tensor) -> Posterior:
+        """Pixels to a distribution of latents; see `d4k.autoencoder.posterior`."""
+        return self.autoencoder.posterior(pixels)  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""

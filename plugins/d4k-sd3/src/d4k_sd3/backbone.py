@@ -13,7 +13,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
-from d4k.autoencoder import own_downscale
+from d4k.autoencoder import Posterior, own_downscale
 
 __all__ = ["SD3Backbone", "stretch_positions"]
 
@@ -127,6 +127,10 @@ class SD3Backbone:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels to latents; see `d4k.autoencoder.encode`."""
         return self.autoencoder.encode(pixels)  # type: ignore[no-any-return]
+
+    def encode_posterior(self, pixels: Tensor) -> Posterior:
+        """Pixels to a distribution of latents; see `d4k.autoencoder.posterior`."""
+        return self.autoencoder.posterior(pixels)  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to pixels; see `d4k.autoencoder.decode`."""

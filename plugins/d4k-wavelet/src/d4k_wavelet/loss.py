@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pywt
 import torch
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from d4k import FlowStep
 from d4k.flow import per_sample
+from d4k_wavelet.checks import is_count, is_discrete, is_positive, one_of
 from d4k_wavelet.transform import Mode, Subbands, is_orthonormal, wavedec2
 
-__all__ = ["Penalty", "Target", "WaveletLoss", "Weights", "octave_weights"]
+__all__ = ["BySigma", "Penalty", "Target", "WaveletLoss", "Weights", "capped_snr", "octave_weights", "velocity_error"]
 
 Penalty = Literal["l2", "l1", "huber"]
 Target = Literal["clean", "velocity"]
+BySigma = Literal["none", "min-snr"]
 Weights = Literal["octave", "unit"] | Mapping[str, float] | Sequence[Mapping[str, float]]
 Table = tuple[dict[str, float], ...]
 
@@ -31,6 +32,7 @@ PUBLISHED = {
     "mode": "zero",
     "target": "clean",
     "penalty": "l2",
+    "by_sigma": "none",
 }
 
 
@@ -60,34 +62,40 @@ def octave_weights(levels: int) -> Table:
     return table
 
 
-def _one_of(choices: Any) -> Any:
-    allowed = get_args(choices)
+def capped_snr(sigma: Tensor, cap: float) -> Tensor:
+    """The ratio of signal to noise of a noisy latent, ((1 - sigma) / sigma)^2, held below a cap.
 
-    def check(_: object, attribute: Attribute[Any], value: object) -> None:
-        if value not in allowed:
-            raise ValueError(f"{attribute.name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+    As a weight of the error of the clean latent it trains a picture as strongly as its noise level lets one see it,
+    and the lowest noise levels, where there is nothing to learn, no more than others.
 
-    return check
+    Args:
+        sigma: (B,) in [0, 1].
+        cap: above 0.
+
+    Returns:
+        (B,), from 0 at sigma 1 to `cap` at sigma 0.
+
+    Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556.
+
+    >>> capped_snr(torch.tensor([0.0, 0.5, 1.0]), 5.0)
+    tensor([5., 1., 0.])
+    """
+    # sigma from which the ratio is below the cap: the division is never by zero
+    return ((1 - sigma) / sigma.clamp(min=1 / (1 + math.sqrt(cap)))).square().clamp(max=cap)
 
 
-def _is_discrete(_: object, attribute: Attribute[Any], value: object) -> None:
-    known = pywt.wavelist(kind="discrete")
-    if value not in known:
-        close = get_close_matches(str(value), known, n=1)
+def velocity_error(velocity: Tensor, step: FlowStep) -> Tensor:
+    """The error of a predicted velocity in float32, (B, C, h, w).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if velocity.shape != step.clean.shape:
         raise ValueError(
-            f"{attribute.name} must be a discrete wavelet of PyWavelets, such as haar, db4 or bior4.4, got {value!r}"
-            + (f"; did you mean '{close[0]}'?" if close else "; pywt.wavelist(kind='discrete') lists them")
+            f"predicted velocity has shape {tuple(velocity.shape)}, the latent {tuple(step.clean.shape)}; "
+            "they must be equal"
         )
-
-
-def _is_count(_: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
-
-
-def _is_positive(_: object, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ValueError(f"{attribute.name} must be a number above 0, got {value!r}")
+    return (velocity.float() - step.noise.float()).add_(step.clean.float())
 
 
 @frozen(kw_only=True)
@@ -109,6 +117,9 @@ class WaveletLoss:
         target: compare estimates of the clean latent, whose error is sigma times that of the velocity, or velocities.
         penalty: of a coefficient c: "l2", c^2; "l1", |c|; "huber", c^2 up to delta and 2 delta |c| - delta^2 beyond.
         delta: where huber turns from square to straight, above 0.
+        by_sigma: weight of a sample by its noise level: "none", 1; "min-snr", see `capped_snr`, meant for the target
+            "clean".
+        snr_cap: largest weight of "min-snr", above 0.
 
     Raises:
         ValueError: an option is out of range; the sentence names what is allowed.
@@ -119,14 +130,16 @@ class WaveletLoss:
     True
     """
 
-    preset: Literal["published"] | None = field(default=None, validator=_one_of(Literal["published", None]))
-    wavelet: str = field(default="haar", validator=_is_discrete)
-    levels: int = field(validator=_is_count)
+    preset: Literal["published"] | None = field(default=None, validator=one_of(Literal["published", None]))
+    wavelet: str = field(default="haar", validator=is_discrete)
+    levels: int = field(validator=is_count)
     weights: Weights = field()
-    mode: Mode = field(default="zero", validator=_one_of(Mode))
-    target: Target = field(default="clean", validator=_one_of(Target))
-    penalty: Penalty = field(default="l2", validator=_one_of(Penalty))
-    delta: float = field(default=1.0, validator=_is_positive)
+    mode: Mode = field(default="zero", validator=one_of(Mode))
+    target: Target = field(default="clean", validator=one_of(Target))
+    penalty: Penalty = field(default="l2", validator=one_of(Penalty))
+    delta: float = field(default=1.0, validator=is_positive)
+    by_sigma: BySigma = field(default="none", validator=one_of(BySigma))
+    snr_cap: float = field(default=5.0, validator=is_positive)
 
     @levels.default
     def _default_levels(self) -> int:
@@ -178,12 +191,7 @@ class WaveletLoss:
         Raises:
             ValueError: the shapes differ.
         """
-        if velocity.shape != step.clean.shape:
-            raise ValueError(
-                f"predicted velocity has shape {tuple(velocity.shape)}, the latent {tuple(step.clean.shape)}; "
-                "they must be equal"
-            )
-        error = (velocity.float() - step.noise.float()).add_(step.clean.float())
+        error = velocity_error(velocity, step)
         if self.target == "clean":
             error = error.mul_(-per_sample(step.sigma).float())
         levels = wavedec2(error, self.wavelet, self.levels, self.mode)
@@ -192,7 +200,8 @@ class WaveletLoss:
             for bands, weights in zip(levels, self.table, strict=True)
             for name, weight in weights.items()
         ]
-        return torch.stack(costs).sum(0) / error[0].numel()
+        cost = torch.stack(costs).sum(0) / error[0].numel()
+        return cost if self.by_sigma == "none" else cost * capped_snr(step.sigma.float(), self.snr_cap)
 
     def _cost(self, band: Tensor) -> Tensor:
         if self.penalty == "l2":
@@ -214,6 +223,7 @@ class WaveletLoss:
     def _plain_truth(self) -> str:
         factors = [f"{weight:g}" for weight in self._distinct_weights if weight != 1]
         factors += ["sigma^2"] * (self.target == "clean")
+        factors += [f"min(SNR, {self.snr_cap:g})"] * (self.by_sigma == "min-snr")
         sizes = "" if self.mode == "zero" else f" (for sizes divisible by {2**self.levels})"
         return (
             f"this wavelet loss is plain mean squared error: {self.wavelet} with mode '{self.mode}' keeps energy, and "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from d4k.config import RunConfig
 from d4k.errors import ConfigError, DataError
@@ -18,6 +20,12 @@ from d4k.seeds import numbered_seed
 from d4k.training.data.buckets import Reason, Size, bucket_of, bucket_sizes, nearest_size
 
 __all__ = ["Bucket", "Chosen", "LeftOut", "choose_pictures"]
+
+READERS = 16
+"""Files that are read at once."""
+
+BLOCK = 1024
+"""Samples that are looked at before the first of them is judged."""
 
 
 @frozen
@@ -87,6 +95,31 @@ class Chosen:
         """Width and height of the bucket with the most pixels, which decides how much memory a step takes."""
         return max((bucket.size for bucket in self.buckets), key=lambda size: size[0] * size[1])
 
+    def without(self, faults: Mapping[int, str], contents: str = "") -> Chosen:
+        """What is left when some pictures turn out not to be readable.
+
+        Args:
+            faults: number in the dataset -> a sentence that says why.
+            contents: a digest of what the pictures hold, where it is known; it becomes part of `digest`.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        left = tuple(
+            evolve(
+                bucket,
+                pictures=tuple(index for index in bucket.pictures if index not in faults),
+                held_out=tuple(index for index in bucket.held_out if index not in faults),
+            )
+            for bucket in self.buckets
+        )
+        buckets = tuple(bucket for bucket in left if bucket.pictures or bucket.held_out)
+        if not any(bucket.pictures for bucket in buckets):
+            raise DataError(f"nothing is left to train on: none of {_pictures(self.count)} can be encoded")
+        found = tuple(LeftOut(self.dataset[index].id, "unreadable", why) for index, why in sorted(faults.items()))
+        digest = hashlib.sha256(json.dumps([self.digest, sorted(faults), contents]).encode()).hexdigest()
+        return evolve(self, buckets=buckets, left_out=(*self.left_out, *found), digest=digest)
+
     def summary(self) -> str:
         """What is trained on in words, for a person who is about to start a run."""
         parts = [f"{len(bucket.pictures)} at {bucket.width}x{bucket.height}" for bucket in self.buckets]
@@ -134,8 +167,8 @@ def choose_pictures(dataset: Dataset, backbone: Backbone, config: RunConfig) -> 
         raise DataError("the dataset is empty: there is nothing to train on")
     sizes = bucket_sizes(backbone, config.data)
     choice = _Choice(sizes, config)
-    for index in range(len(dataset)):
-        choice.add(index, dataset[index])
+    for index, (sample, size) in enumerate(_looked_at(dataset)):
+        choice.add(index, sample, size)
     if choice.unreadable and config.data.unreadable == "stop":
         raise DataError(
             f"{_pictures(len(choice.unreadable))} cannot be read: {'; '.join(choice.unreadable)}. "
@@ -144,6 +177,24 @@ def choose_pictures(dataset: Dataset, backbone: Backbone, config: RunConfig) -> 
     if not any(choice.pictures):
         raise DataError(_nothing_left(choice.left_out, sizes, len(dataset)))
     return choice.result(dataset)
+
+
+def _looked_at(dataset: Dataset) -> Iterator[tuple[Sample, Size | DataError]]:
+    """Each sample and its size, or why that cannot be read; many files at once, since a network answers late."""
+    with ThreadPoolExecutor(READERS) as pool:
+        for first in range(0, len(dataset), BLOCK):
+            samples = [dataset[index] for index in range(first, min(first + BLOCK, len(dataset)))]
+            # a dataset's own callable may not be made for several threads
+            coming = [pool.submit(_size, s) if isinstance(s.source, Path) else None for s in samples]
+            for sample, size in zip(samples, coming, strict=True):
+                yield sample, _size(sample) if size is None else size.result()
+
+
+def _size(sample: Sample) -> Size | DataError:
+    try:
+        return sample.size or picture_size(sample.source, label=sample.id, upright=True)
+    except DataError as error:
+        return error
 
 
 class _Choice:
@@ -158,12 +209,10 @@ class _Choice:
         self.unreadable: list[str] = []
         self.hash = hashlib.sha256()
 
-    def add(self, index: int, sample: Sample) -> None:
-        try:
-            size = sample.size or picture_size(sample.source, label=sample.id, upright=True)
-        except DataError as error:
-            self.unreadable.append(str(error))
-            self.left_out.append(LeftOut(sample.id, "unreadable", str(error)))
+    def add(self, index: int, sample: Sample, size: Size | DataError) -> None:
+        if isinstance(size, DataError):
+            self.unreadable.append(str(size))
+            self.left_out.append(LeftOut(sample.id, "unreadable", str(size)))
             return
         data = self.config.data
         bucket = bucket_of(size, self.sizes, enlarge=data.enlarge, any_shape=data.buckets == "off")

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from d4k.config import RunConfig
+from d4k.errors import CheckpointError
 from d4k.models import autocast_dtype
+from d4k.training.engine.context import quiet_context, share_tokens
 from d4k.training.engine.single import Engine
 from d4k.training.processes import Processes
-from d4k.upstream import block_names, forget_shares
+from d4k.upstream import block_names, forget_shares, join_tokens
 
 __all__ = ["FSDP2Engine"]
 
@@ -38,7 +41,7 @@ class FSDP2Engine(Engine):
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config, self.processes = config, Processes()
         self.place, self.dtype = device, autocast_dtype(config.training.precision)
-        self.plain = _Plain()
+        self.plain, self.context = _Plain(), config.parallel.context
 
     @property
     def device(self) -> torch.device:
@@ -55,8 +58,18 @@ class FSDP2Engine(Engine):
 
         Products are computed in the precision of the run, as autocast says; weights travel in it, and gradients are
         averaged in float32. Inputs are not converted: a timestep in bfloat16 would be another one.
+
+        Raises:
+            CheckpointError: the processes have loaded different weights.
         """
+        if len(set(self.processes.gather(_beginnings(module)))) > 1:
+            raise CheckpointError(
+                "the processes have loaded different weights, of which each would keep its share: do all of them see "
+                "the same folder, or revision?"
+            )
         self.plain = _Plain(module)
+        if self.context > 1:
+            share_tokens(module, self.context, self.processes, self.device)
         offloads = self.config.parallel.offload == "all"
         settings: dict[str, Any] = {
             "mesh": init_device_mesh(self.device.type, (self.processes.count,)),
@@ -82,6 +95,8 @@ class FSDP2Engine(Engine):
     def gather(self, module: torch.nn.Module) -> None:
         """Undo `share`: the first process has the whole module again, where its weights were; the others have none."""
         whole: Any = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if self.context > 1:
+            join_tokens(module)
         self.plain.restore(module, whole)
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
@@ -91,7 +106,10 @@ class FSDP2Engine(Engine):
     @contextmanager
     def forward_pass(self, wrapped: torch.nn.Module) -> Iterator[None]:  # noqa: ARG002
         """A context for one of the forward and backward passes of a step."""
-        with warnings.catch_warnings():  # of changes in place to what a block returns, which no denoiser here makes
+        with (
+            quiet_context(),
+            warnings.catch_warnings(),
+        ):  # of changes in place to what a block returns, which no denoiser here makes
             warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
             yield
 
@@ -101,7 +119,8 @@ class FSDP2Engine(Engine):
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of one pass, which counts as much as each of the others of its step."""
-        (loss / self.config.training.accumulation).backward()  # type: ignore[no-untyped-call]
+        # processes that share a picture have a part of its gradient each: their sum is wanted, and the mean is taken
+        (loss * self.context / self.config.training.accumulation).backward()  # type: ignore[no-untyped-call]
 
     def clip(self, wrapped: torch.nn.Module, largest: float) -> torch.Tensor:
         """Scale the gradient down to a largest norm, 0 leaving it alone, and return the norm that it had, a scalar."""
@@ -114,6 +133,14 @@ class FSDP2Engine(Engine):
             for share in shares:
                 share.mul_(factor)
         return norm
+
+
+def _beginnings(module: torch.nn.Module) -> str:
+    """A digest of the names of the weights and of the first values of each, which tells models apart."""
+    digest = sha256()
+    for name, parameter in module.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.detach().flatten()[:8].tolist()}".encode())
+    return digest.hexdigest()
 
 
 class _Plain:

@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from d4k.config import RunConfig
+from d4k.errors import ConfigError
 from d4k.training.engine.ddp import DDP_SETTINGS, DDPEngine
 from d4k.training.engine.fsdp2 import FSDP2Engine
 from d4k.training.engine.single import Engine
-from d4k.training.launch import chosen_strategy
+from d4k.training.launch import chosen_strategy, process_count
 from d4k.upstream import patch_environment, reset_accelerator
 
 __all__ = ["make_engine"]
@@ -28,6 +29,9 @@ def make_engine(config: RunConfig, device: torch.device) -> Engine:
     Args:
         config: of the run.
         device: where this process computes.
+
+    Raises:
+        ConfigError: several processes were started in a way that accelerate does not see.
     """
     strategy = chosen_strategy(config)
     if strategy == "fsdp2":
@@ -42,7 +46,12 @@ def make_engine(config: RunConfig, device: torch.device) -> Engine:
             cpu=device.type == "cpu",
             kwargs_handlers=[DDP_SETTINGS] if several else [],
         )
-    return DDPEngine(accelerator) if several else Engine(accelerator)
+    if several and accelerator.num_processes != process_count():  # it would train each by itself
+        raise ConfigError(
+            f"accelerate sees {accelerator.num_processes} of {process_count()} processes: start them with torchrun or "
+            "accelerate launch, which set RANK, LOCAL_RANK and WORLD_SIZE"
+        )
+    return DDPEngine(accelerator, config.parallel.context) if several else Engine(accelerator)
 
 
 @contextmanager

@@ -21,12 +21,20 @@ class Engine:
     Attributes:
         processes: that share the run.
         strategy: how they share it.
+        context: how many of them share a picture.
     """
 
-    strategy = "single"
+    strategy, context = "single", 1
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.processes = accelerator, Processes()
+        # to list the parameters of a module takes a millisecond, in every step
+        self.trained: tuple[torch.nn.Module, list[torch.nn.Parameter]] | None = None
+
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """Which share of the pictures this process takes, from 0, and of how many shares."""
+        return self.processes.rank // self.context, self.processes.count // self.context
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +66,8 @@ class Engine:
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer as the steps call it: with a gradient scaler where the run computes in float16."""
-        return self.accelerator.prepare(optimizer)
+        # accelerate's wrapper looks for a package on the disk in each step, which costs more than all else around it
+        return optimizer if self.scaler is None else self.accelerator.prepare(optimizer)
 
     def forward_pass(self, wrapped: torch.nn.Module) -> Any:
         """A context for one of the forward and backward passes of a step; gradients are shared in the last."""
@@ -74,9 +83,11 @@ class Engine:
 
     def clip(self, wrapped: torch.nn.Module, largest: float) -> torch.Tensor:
         """Scale the gradient down to a largest norm, 0 leaving it alone, and return the norm that it had, a scalar."""
-        parameters = [parameter for parameter in wrapped.parameters() if parameter.grad is not None]
+        if self.trained is None or self.trained[0] is not wrapped:
+            self.trained = wrapped, [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self.trained[1] if parameter.grad is not None]
+        if self.scaler is not None:
+            self.accelerator.unscale_gradients()
         if largest:
-            norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, largest)
-            return norm
-        self.accelerator.unscale_gradients()
+            return torch.nn.utils.clip_grad_norm_(parameters, largest)
         return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
