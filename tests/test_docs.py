@@ -165,7 +165,8 @@ def test_the_recipes_at_4k_are_those_of_the_paper(name: str, size: int, batch: i
     config = from_mapping(RunConfig, read_toml(ROOT / "examples" / f"train_{name}_4k.toml"))
     optimizer, training = config.optimizer, config.training
     assert (optimizer.lr, optimizer.weight_decay) == (1e-6, 1e-4)
-    assert (optimizer.name, config.parallel.offload) == (("adamw-8bit", "none") if name == "sd3" else ("adamw", "all"))
+    ways = {"sd3": ("adamw-8bit", "ddp"), "flux": ("adamw", "fsdp2")}
+    assert (optimizer.name, config.parallel.strategy) == ways[name]
     assert (training.steps, training.batch_size, training.accumulation) == (20000, batch, 1)
     assert (training.clip, training.precision, training.gradient_checkpointing) == (1.0, "bf16", True)
     assert (config.data.width, config.data.height, config.data.crop, config.data.flip) == (size, size, "random", True)
