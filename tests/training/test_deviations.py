@@ -81,9 +81,10 @@ def test_all_that_differs_is_one_line_and_nothing_is_none(flux: Pipeline) -> Non
         {"model": "tiny", "dataset": {"name": "sample-photos"}, "output_dir": "run", "data": {"width": 512}},
     )
     model = evolve(flux.loaded.model, training=Training(256, 256, guidance=5.0))
-    (line,) = note_of_run(flux.backbone, model, config)
+    (line,) = note_of_run(flux.backbone, model, config, 512, 256)
     assert line == (
         "this run differs from how 'tiny-flux' was trained or is sampled: guidance 3.5, the model was trained with 5; "
         "size 512x256, the model was trained at 256x256"
     )
-    assert note_of_run(flux.backbone, evolve(model, training=Training()), config) == ()
+    bare = evolve(model, training=Training())
+    assert note_of_run(flux.backbone, bare, config, 512, 256) == ()

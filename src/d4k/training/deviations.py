@@ -15,19 +15,20 @@ from d4k.training.result import trained_with
 __all__ = ["deviations_of_run", "note_of_run"]
 
 
-def note_of_run(backbone: Backbone, model: Model, config: RunConfig) -> tuple[str, ...]:
+def note_of_run(backbone: Backbone, model: Model, config: RunConfig, width: int, height: int) -> tuple[str, ...]:
     """What a run says in one line before it begins; nothing where it goes on as its model was trained.
 
     Args:
         backbone: loaded.
         model: what is known of it.
         config: of the run.
+        width: pixels of its pictures.
+        height: likewise.
 
     Returns:
         One sentence with all of `deviations_of_run`, or none.
     """
-    size = backbone.defaults.size
-    odd = "; ".join(deviations_of_run(backbone, model, config, config.data.width or size, config.data.height or size))
+    odd = "; ".join(deviations_of_run(backbone, model, config, width, height))
     return (f"this run differs from how '{model.ref.name}' was trained or is sampled: {odd}",) if odd else ()
 
 

@@ -25,7 +25,7 @@ from d4k.training.data.release import Released
 from d4k.training.data.samples import Feed
 from d4k.training.data.source import Encoding
 from d4k.training.data.views import held_out_views
-from d4k.training.deviations import deviations_of_run
+from d4k.training.deviations import note_of_run
 from d4k.training.engine import Engine, check_context, make_engine
 from d4k.training.folder import find_state, open_folder
 from d4k.training.held_out import encode_held_out
@@ -139,8 +139,7 @@ def make_feed(engine: Engine, backbone: Backbone, dataset: Dataset, config: RunC
             chosen = chosen.without(filled.unreadable, filled.source.contents)
         refuse_few_pictures(chosen.count, engine.pictures[1])
         notes = [*chosen.warnings(), *(() if filled is None else filled.notes)]
-        other = [] if model is None else list(deviations_of_run(backbone, model, config, *chosen.largest))
-        notes += [f"this run trains otherwise than '{config.model}': {'; '.join(other)}"] if other else []
+        notes += [] if model is None else note_of_run(backbone, model, config, *chosen.largest)
         for sentence in notes if processes.first else ():
             warnings.warn(sentence, stacklevel=2)
         source = Encoding(backbone, dataset, config.data.posterior) if filled is None else filled.source
