@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from d4k import ConfigError
 from d4k.config import OPTIMIZERS, OptimizerSettings
+from d4k.training import train
+from d4k.training.losses import MSELoss
 from d4k.training.optimizers import evaluation_weights, make_optimizer, training_mode
 from d4k.training.optimizers.offload import OffloadedOptimizer
 
@@ -276,3 +278,20 @@ def test_an_offloaded_state_is_saved_as_any_other_and_goes_on_with_the_weights_t
     assert (
         steps(again, resumed, range(3, 6)) == steps(module, optimizer, range(3, 6)) == steps(plain, other, range(3, 6))
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_goes_on_exactly_with_every_optimizer(
+    name: str, fresh: Callable[..., Any], dataset: Any, run_config: Callable[..., Any]
+) -> None:
+    """Through the loop and its checkpoints, which record the learning rate of each step."""
+    precision, dtype = ("bf16", torch.bfloat16) if name == "adamw-bf16" else ("no", torch.float32)
+    optimizer = {"name": name, "lr": RATES.get(name, 1e-3)}
+    losses = {}
+    for folder, ends in {"whole": [4], "parts": [2, 4]}.items():
+        for end in ends:
+            training = {"steps": end, "save_every": 2, "precision": precision}
+            config = run_config(folder, optimizer=optimizer, training=training)
+            losses[folder] = train(fresh(dtype), dataset, MSELoss(), config, resume=end != ends[0]).losses
+    assert losses["parts"] == losses["whole"]
+    assert len(losses["whole"]) == 4

@@ -149,7 +149,7 @@ class Loop:
         if config.adapter is None and not result.skipped:
             changed.add(self.module)
         with self.engine.processes.together():
-            journal.add(step, result, self.schedule.get_last_lr()[0])
+            journal.add(step, result, float(self.schedule.get_last_lr()[0]))
         if result.skipped:
             with self.engine.processes.together():
                 report_skipped(step, result, journal, config.training.max_skipped)
