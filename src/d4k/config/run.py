@@ -209,7 +209,8 @@ class TrainingSettings:
         gradient_checkpointing: Computes activations twice instead of keeping them. Slower, and far less memory.
         activation_offload: Keeps activations in CPU memory from the forward to the backward pass. Slower, and less
             memory of the device.
-        precision: What is computed in: `no` (float32), `bf16` or `fp16`. Trained weights stay in float32.
+        precision: What is computed in: `no` (float32), `bf16` or `fp16`. Trained weights stay in float32,
+            but for `adamw-bf16`.
         caption_dropout: Share of captions that are replaced by the empty one, which guidance needs when sampling.
         save_every: Steps from one checkpoint to the next. 0 keeps one at the end alone.
         keep_last: Newest checkpoints that are kept; older ones are removed once a new one is whole. 0 keeps all.
@@ -261,7 +262,8 @@ class RunConfig:
     Args:
         model: Model to fine-tune: a registered checkpoint, a folder in the diffusers layout, or a Hub id.
         dataset: Pictures and captions to train on.
-        output_dir: Folder of the run. It must not exist, or be empty, unless the run is resumed.
+        output_dir: Folder of the run. It must not exist, be empty, or hold the beginning of this very run, unless the run is
+            resumed.
         loss: What training makes small.
         seed: Number that decides crops, noise, noise levels and dropped captions.
         revision: Branch, tag or commit of a Hub id. Left out, it is the newest.
