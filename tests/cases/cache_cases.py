@@ -106,14 +106,36 @@ def fill_apart(photos: Path, cache: Path, teller: Connection) -> None:
     teller.send((filled.encoded, filled.texts_encoded))
 
 
-def fill_together(photos: Path, cache: Path, meeting: Path, rank: int, teller: Connection) -> None:
-    """One of two processes of a launch that fill one cache."""
+def fill_together(photos: Path, cache: Path, meeting: Path, rank: int, teller: Connection, written: Any = None) -> None:
+    """One of two processes of a launch that fill one cache.
+
+    With an event the second looks what is missing when the first has written its share of the latents.
+    """
     torch.set_num_threads(1)
+    if written is not None:
+        _look_late(rank, written)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     model = Model()
     filled = fill_folder(model, photos, cache)
     dist.destroy_process_group()
     teller.send((len(model.pictures), model.captions, filled.encoded, filled.texts_encoded, filled.pictures))
+
+
+def _look_late(rank: int, written: Any) -> None:
+    missing, leave = store.Store.missing, store.Writer.__exit__
+
+    def late(self: Any, keys: Any) -> list[str]:
+        written.wait()
+        return missing(self, keys)
+
+    def told(self: Any, *error: Any) -> None:
+        leave(self, *error)
+        written.set()
+
+    if rank == 0:
+        store.Writer.__exit__ = told  # type: ignore[method-assign]
+    else:
+        store.Store.missing = late  # type: ignore[method-assign]
 
 
 def fill_and_kill(processes: Any, photos: Path, cache: Path, moment: int) -> None:

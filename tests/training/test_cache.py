@@ -271,6 +271,16 @@ def test_all_pictures_that_cannot_be_encoded_are_named_at_once(photos: Path, cac
     assert counts(fill_folder(Model(), photos, cache)) == (2, 6)  # the others were kept
 
 
+def test_copies_of_a_picture_that_cannot_be_encoded_are_left_out_with_it(photos: Path, cache: Path) -> None:
+    """They have one key, and one of them is tried."""
+    for name in ("1.png", "3.png"):
+        (photos / name).write_bytes((photos / "2.png").read_bytes()[:200])
+    filled = fill_folder(Model(), photos, cache, unreadable="skip")
+    assert list(filled.unreadable) == [1, 3]
+    assert all(f"{index}.png" in words for index, words in filled.unreadable.items())
+    assert (filled.pictures, filled.encoded) == (3, 3)
+
+
 def test_pictures_that_cannot_be_encoded_are_left_out_where_that_is_asked_for(photos: Path, cache: Path) -> None:
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
     filled = fill_folder(Model(), photos, cache, unreadable="skip")

@@ -62,13 +62,16 @@ def check_whole(filled: Filled, reference: Filled) -> None:
     assert {path.name for path in (folder / "shards").iterdir()} == {f"{name}.safetensors" for name in names}
 
 
+@pytest.mark.parametrize("late", [False, True])
 def test_two_processes_of_a_launch_share_the_work_and_double_nothing(
-    processes: BaseContext, photos: Path, tmp_path: Path, reference: Filled
+    processes: BaseContext, photos: Path, tmp_path: Path, reference: Filled, late: bool
 ) -> None:
+    """Also where one of them looks at the cache when the other has written its part."""
+    written = processes.Event() if late else None
     pipes = [processes.Pipe() for _ in range(2)]
     started = []
     for rank, (_, teller) in enumerate(pipes):
-        inputs = (photos, tmp_path / "cache", tmp_path / "meeting", rank, teller)
+        inputs = (photos, tmp_path / "cache", tmp_path / "meeting", rank, teller, written)
         started.append(processes.Process(target=cache_cases.fill_together, args=inputs))  # type: ignore[attr-defined]
         started[-1].start()
         teller.close()

@@ -142,11 +142,18 @@ class _Filling:
             self.originals |= originals
             self.faults |= faults
         with self.processes.together():
-            latents = self._encode_latents(views)
+            wanted = self._keyed(views)
+        lacking = self._lacking(wanted)
+        with self.processes.together():
+            latents = self._encode_latents({key: wanted[key][0] for key in lacking})
         self.faults = {index: why for part in self.processes.gather(self.faults) for index, why in part.items()}
         with self.processes.together():
+            self._blame_copies(wanted.values())
             self._refuse_unreadable()
-            texts = self._encode_texts(captions)
+        spoken = {self.keys.text(caption): caption for caption in captions}
+        lacking = self._lacking(spoken)
+        with self.processes.together():
+            texts = self._encode_texts({key: spoken[key] for key in lacking})
         notes = [note for part in self.processes.gather(self.store.notes) for note in part]
         done = self.processes.gather((latents.entries, texts.entries, latents.bytes + texts.bytes))
         with self.processes.together():
@@ -188,12 +195,36 @@ class _Filling:
                     self.originals[index] = found
         originals.flush()
 
-    def _encode_latents(self, views: Sequence[View]) -> Writer:
-        """Encode this process's share of the views that are missing; each picture is decoded once for all of them."""
-        keyed = {view_key(self.keys, view, self.originals[view.index].facts): view for view in self._readable(views)}
+    def _keyed(self, views: Iterable[View]) -> dict[str, list[View]]:
+        """The views by the key of their latent; pictures whose files are copies of each other have one."""
+        keyed: dict[str, list[View]] = defaultdict(list)
+        for view in self._readable(views):
+            keyed[view_key(self.keys, view, self.originals[view.index].facts)].append(view)
+        return keyed
+
+    def _lacking(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that have no entry, as the first process finds them.
+
+        Each process encodes its share of this list. Found by each for itself it would be another list, since others
+        write meanwhile, and what lies between the shares would be encoded by nobody.
+        """
+        with self.processes.together():
+            found = self.store.missing(keys) if self.processes.first else []
+        return self.processes.tell(found)  # type: ignore[no-any-return]
+
+    def _blame_copies(self, alike: Iterable[Sequence[View]]) -> None:
+        """Name the copies of a picture that could not be encoded: one was tried for all."""
+        for views in alike if self.faults else ():
+            fault = next((self.faults[view.index] for view in views if view.index in self.faults), None)
+            for view in views if fault is not None else ():
+                copy = f"picture {self.originals[view.index].id} has the same file as another: {fault}"
+                self.faults.setdefault(view.index, copy)
+
+    def _encode_latents(self, keyed: Mapping[str, View]) -> Writer:
+        """Encode this process's share of views by key; each picture is decoded once for all of its own."""
         todo: dict[int, dict[str, View]] = defaultdict(dict)
-        for key in self.store.missing(keyed):
-            todo[keyed[key].index][key] = keyed[key]
+        for key, view in keyed.items():
+            todo[view.index][key] = view
         mine = _turned(self._share(list(todo.items())))
 
         def decode(item: tuple[int, dict[str, View]]) -> tuple[int, dict[str, Tensor] | str]:
@@ -235,10 +266,9 @@ class _Filling:
         with torch.no_grad():
             return Posterior(self.backbone.encode_image(pixels)) if encode is None else encode(pixels)
 
-    def _encode_texts(self, captions: Sequence[str]) -> Writer:
-        """Encode this process's share of the captions that are missing."""
-        keyed = {self.keys.text(caption): caption for caption in captions}
-        mine = _turned(self._share(self.store.missing(keyed)))
+    def _encode_texts(self, keyed: Mapping[str, str]) -> Writer:
+        """Encode this process's share of captions by key."""
+        mine = _turned(self._share(list(keyed)))
         with self.store.writer(self.keys.texts) as writer, torch.no_grad():
             for key in self._bar(iter(mine), len(mine), "encoding captions", "caption"):
                 if not self.store.missing([key]):
