@@ -26,6 +26,7 @@ __all__ = [
     "empty_folder",
     "is_file",
     "is_folder",
+    "json_number",
     "parse_json",
     "parse_json_line",
     "read_bytes",
@@ -264,6 +265,11 @@ def read_bytes(path: Path, error: type[D4KError]) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError) as fault:
         raise error(f"cannot read {path}: {getattr(fault, 'strerror', None) or fault}") from fault
+
+
+def json_number(value: float) -> float | None:
+    """A number as JSON has it, which knows neither NaN nor infinity: None in their place."""
+    return value if math.isfinite(value) else None
 
 
 def parse_json(content: str | bytes, where: object, error: type[D4KError], *, finite: bool = True) -> Any:

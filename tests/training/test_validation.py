@@ -237,6 +237,19 @@ def test_held_out_losses_are_those_of_fixed_noise_at_fixed_levels(
     assert read_held_out_losses(Path(config.output_dir)) == []
 
 
+def test_a_held_out_loss_that_is_not_finite_leaves_a_gap(backbone: Any, dataset: Any, run_config: Config) -> None:
+    """The run goes on, and what is kept can be read: JSON has no NaN."""
+    config = run_config(validation={"holdout": 2, "sigmas": [0.2, 0.8]})
+    part = held_out_losses(backbone, config, MSELoss(), dataset)
+    figures, _ = part.keep(3, {0: [1.0, float("nan")], 1: [3.0, float("inf")]})
+    assert figures == {"validation/loss at sigma 0.2": 2.0}
+    (row,) = read_held_out_losses(Path(config.output_dir))
+    assert (row["loss"], row["sigmas"]) == (None, {"0.2": 2.0, "0.8": None})
+    assert part.seen(3)
+    part.keep(6, {0: [1.0, 2.0], 1: [3.0, 4.0]})
+    assert [each["loss"] for each in read_held_out_losses(Path(config.output_dir))] == [None, 2.5]
+
+
 def test_noise_of_held_out_pictures_is_the_same_every_time(backbone: Any, dataset: Any, run_config: Config) -> None:
     """Two measurements of the same weights are equal; other weights are measured with the same noise."""
     loss = Seen()

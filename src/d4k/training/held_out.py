@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from d4k.config import RunConfig
 from d4k.errors import DataError
-from d4k.files import read_bytes, read_json_line, write_text
+from d4k.files import json_number, read_bytes, read_json_line, write_text
 from d4k.images import open_picture
 from d4k.models import RunFolder
 from d4k.protocols import Backbone, Conditioning, Dataset, FlowStep, Loss
@@ -125,18 +126,21 @@ class HeldOutLosses:
             found: index of a picture -> what `measure` said.
 
         Returns:
-            Figures, and the plot, by name.
+            Figures that are finite, and the plot, by name.
 
         Raises:
             OutputError: it cannot be written.
         """
         table = torch.tensor([found[index] for index in sorted(found)], dtype=torch.float64)
-        levels = dict(zip(map(str, self.settings.sigmas), table.mean(0).tolist(), strict=True))
+        means = map(json_number, table.mean(0).tolist())
+        levels = dict(zip(map(str, self.settings.sigmas), means, strict=True))
         rows = [row for row in self._rows() if row["step"] != step]
-        row = {"step": step, "loss": table.mean().item(), "sigmas": levels, **self.kind}
-        self._write([*rows, row])
-        figures = {f"validation/loss at sigma {level}": value for level, value in levels.items()}
-        return {"validation/loss": row["loss"], **figures}, {"validation/losses": open_picture(self.plot)}
+        loss = json_number(table.mean().item())
+        self._write([*rows, {"step": step, "loss": loss, "sigmas": levels, **self.kind}])
+        figures = {"validation/loss": loss}
+        figures |= {f"validation/loss at sigma {level}": value for level, value in levels.items()}
+        shown = {name: value for name, value in figures.items() if value is not None}
+        return shown, {"validation/losses": open_picture(self.plot)}
 
     def _rows(self) -> list[dict[str, Any]]:
         """What is kept of as many pictures, with the same noise, at the same noise levels."""
@@ -147,14 +151,20 @@ class HeldOutLosses:
         """Keep the rows, in the order of their steps, and plot them."""
         rows = sorted(rows, key=lambda row: row["step"])
         write_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
-        levels = {str(level): [row["sigmas"][str(level)] for row in rows] for level in self.settings.sigmas}
-        plot_losses(self.plot, [row["step"] for row in rows], [row["loss"] for row in rows], levels)
+        levels = {str(level): _drawn(row["sigmas"][str(level)] for row in rows) for level in self.settings.sigmas}
+        plot_losses(self.plot, [row["step"] for row in rows], _drawn(row["loss"] for row in rows), levels)
+
+
+def _drawn(losses: Iterable[float | None]) -> list[float]:
+    """Losses of a curve, which has a gap where one was not finite."""
+    return [math.nan if loss is None else loss for loss in losses]
 
 
 def read_held_out_losses(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's `validation/losses.jsonl`; empty without a file.
 
     Each has step, loss (the mean over the noise levels), sigmas (the loss at each), pictures (their number) and seed.
+    A loss that was not finite is None.
 
     Args:
         folder: of the run.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from d4k.errors import DataError, OutputError
-from d4k.files import read_bytes, read_json_line, write_text
+from d4k.files import json_number, read_bytes, read_json_line, write_text
 from d4k.models import RunFolder
 from d4k.training.events import EventFile
 from d4k.training.step import StepResult
@@ -83,7 +82,7 @@ class Journal:
             OutputError: the disk is full.
         """
         seconds = time.monotonic() - self.started
-        figures = {"loss": _finite(result.loss), "gradient_norm": _finite(result.norm)}
+        figures = {"loss": json_number(result.loss), "gradient_norm": json_number(result.norm)}
         row: dict[str, Any] = {"step": step, **figures, "lr": lr, "seconds": seconds}
         if result.skipped:
             row |= {"skipped": True, "ids": list(result.ids)}
@@ -141,11 +140,6 @@ def _write_all(file: Any, line: bytes) -> None:
     """Write a line, of which a disk that is nearly full may take a part at first."""
     while line:
         line = line[file.write(line) :]
-
-
-def _finite(value: float) -> float | None:
-    """A number as JSON has it, which knows neither NaN nor infinity."""
-    return value if math.isfinite(value) else None
 
 
 def read_losses(folder: Path) -> list[dict[str, Any]]:
