@@ -262,8 +262,8 @@ class RunConfig:
     Args:
         model: Model to fine-tune: a registered checkpoint, a folder in the diffusers layout, or a Hub id.
         dataset: Pictures and captions to train on.
-        output_dir: Folder of the run. It must not exist, be empty, or hold the beginning of this very run, unless the run
-            is resumed.
+        output_dir: Folder of the run. It must not exist, be empty, or hold the beginning of this very run, unless the
+            run is resumed.
         loss: What training makes small.
         seed: Number that decides crops, noise, noise levels and dropped captions.
         revision: Branch, tag or commit of a Hub id. Left out, it is the newest.
