@@ -87,7 +87,7 @@ def test_interrupted_run_counts_the_steps_that_are_left(
 def test_what_differs_from_the_models_own_training_is_named(
     backbone: Any, dataset: FolderDataset, run_config: Config
 ) -> None:
-    """In the words that a run says it in."""
+    """In the words that a run says it in, and once: no warning (an error here) says it as well."""
     model = Model(ModelRef("fake-model"), "fake", "", training=Training(width=32, height=32))
     found = dry_run(backbone, dataset, MSELoss(), run_config(), model=model)
     assert found.deviations == ("size 16x16, the model was trained at 32x32",)

@@ -134,7 +134,6 @@ def dry_run(
     with released(backbone, feed, config, model):
         loop = Loop(engine, backbone, loss, feed, config, run, validation)
         seconds = loop.time_steps(WARM_UP + MEASURED)[WARM_UP:]
-    width, height = feed.chosen.largest
     return DryRun(
         config=config,
         chosen=feed.chosen,
@@ -151,7 +150,7 @@ def dry_run(
         done=0 if state is None else steps_done(state),
         seconds=tuple(seconds),
         peak=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else None,
-        deviations=() if model is None else tuple(deviations_of_run(backbone, model, config, width, height)),
+        deviations=() if model is None else tuple(deviations_of_run(backbone, model, config, *feed.chosen.largest)),
     )
 
 
@@ -174,7 +173,7 @@ def dry_run_from_config(
 def _quiet() -> Iterator[None]:
     """Without the warnings of `make_feed` that are fields of the result."""
     with warnings.catch_warnings():
-        for words in ("are left out: ", "are enlarged, which teaches", "trains otherwise than"):
+        for words in ("are left out: ", "are enlarged, which teaches", "this run differs from how"):
             warnings.filterwarnings("ignore", f".*{words}", UserWarning)
         yield
 
