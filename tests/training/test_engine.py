@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from d4k import Pipeline
+from d4k import Pipeline, Sample
 from d4k.config import RunConfig
 from d4k.datasets import FolderDataset
 from d4k.errors import CheckpointError, ConfigError
 from d4k.models import RunFolder
-from d4k.training import MSELoss, State, load_state, save_state, train
+from d4k.training import Bucket, Chosen, MSELoss, State, load_state, save_state, train
 from d4k.training.engine import check_context, make_engine
 from d4k.training.launch import joined
 from d4k.training.shards import is_shared
@@ -188,10 +188,11 @@ def test_tokens_that_cannot_be_shared_are_refused(
 ) -> None:
     """Before the first step; what diffusers says of it is an assertion."""
     backbone = Pipeline.from_pretrained(model, device="cpu").backbone
-    chosen = SimpleNamespace(buckets=[SimpleNamespace(width=width, height=64)])
-    feed: Any = SimpleNamespace(chosen=chosen, source=SimpleNamespace(text=lambda words: backbone.encode_text([words])))
+    chosen = Chosen([Sample("one", "a caption", Path())], (Bucket(width, 64, (0,)),))  # type: ignore[arg-type]
+    cached = {"a caption": backbone.encode_text(["a caption"])}  # without dropout no empty caption is cached
+    feed: Any = SimpleNamespace(chosen=chosen, source=SimpleNamespace(text=cached.__getitem__))
     with pytest.raises(ConfigError, match=words):
-        check_context(backbone, feed, run_config(parallel={"context": context}))
+        check_context(backbone, feed, run_config(parallel={"context": context}, training={"caption_dropout": 0.0}))
     check_context(backbone, feed, run_config())
 
 

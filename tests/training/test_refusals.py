@@ -26,7 +26,7 @@ from d4k.training.data.measured import Measured
 from d4k.training.disk import disk_of, free_disk, kept_at_once
 from d4k.training.losses import MSELoss
 from d4k.training.processes import Processes
-from d4k.training.refusals import outline, refuse_few_pictures, refuse_pictures, refuse_precision
+from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless, refuse_pictures, refuse_precision
 
 Config = Callable[..., RunConfig]
 CPU = torch.device("cpu")
@@ -128,6 +128,15 @@ def test_a_header_is_read_once(photos: Path) -> None:
     for _ in range(2):
         assert [measured[index].size for index in range(len(measured))] == [(24, 20), None, *[(24, 20)] * 3]
     assert opened == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+
+
+def test_processes_that_share_a_picture_need_one_picture(backbone: Any, photos: Path, run_config: Config) -> None:
+    """Five pictures are enough for ten processes of which two share each."""
+    config = run_config(parallel={"context": 2})
+    refuse_hopeless(config, FolderDataset(photos), torch.device("cpu"), 10)
+    assert refuse_pictures(backbone, FolderDataset(photos), config, 10).count == 5
+    with pytest.raises(DataError, match="cannot keep 6 processes busy"):
+        refuse_hopeless(config, FolderDataset(photos), torch.device("cpu"), 12)
 
 
 @pytest.mark.usefixtures("unread")

@@ -45,7 +45,7 @@ def refuse_hopeless(config: RunConfig, dataset: Dataset, device: torch.device, p
     refuse_schedule(config)
     refuse_precision(config, device)
     check_memory_settings(config, processes, chosen_strategy(config), device)
-    refuse_few_pictures(len(dataset), processes)
+    refuse_few_pictures(len(dataset), processes // config.parallel.context)
     refuse_unwritable(Path(config.output_dir))
 
 
@@ -67,7 +67,7 @@ def refuse_pictures(backbone: Backbone, dataset: Dataset, config: RunConfig, pro
         OutputError: the disk has no room for what the run keeps.
     """
     chosen = choose_pictures(dataset, backbone, config)
-    refuse_few_pictures(chosen.count, processes)
+    refuse_few_pictures(chosen.count, processes // config.parallel.context)
     refuse_no_room(backbone, config, chosen)
     return chosen
 
@@ -129,6 +129,10 @@ def refuse_precision(config: RunConfig, device: torch.device) -> None:
 
 def refuse_few_pictures(count: int, processes: int) -> None:
     """Refuse a dataset of which a process would get no picture that another has not.
+
+    Args:
+        count: of the pictures.
+        processes: that train on different ones; those that share a picture count as one.
 
     Raises:
         DataError: there are fewer pictures than processes.

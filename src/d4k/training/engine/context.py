@@ -19,6 +19,7 @@ from d4k.config import RunConfig
 from d4k.errors import ConfigError
 from d4k.protocols import Backbone
 from d4k.training.data.samples import Feed
+from d4k.training.data.views import captions
 from d4k.training.processes import Processes
 from d4k.upstream import context_plan, split_tokens
 
@@ -39,7 +40,7 @@ def check_context(backbone: Backbone, feed: Feed, config: RunConfig) -> None:
             f"parallel.context = {context} needs a plan of diffusers, which {type(module).__name__} does not have: set "
             "it to 1; training.gradient_checkpointing and fsdp2 save memory as well"
         )
-    text = feed.source.text("").tensors.values()
+    text = feed.source.text(captions(feed.chosen, config)[0]).tensors.values()
     counts = {f"{tensor.shape[1]} tokens of text": tensor.shape[1] for tensor in text if tensor.ndim == 3}
     for bucket in feed.chosen.buckets:
         tokens = backbone.latent.tokens(bucket.height, bucket.width)
