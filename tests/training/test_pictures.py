@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,8 @@ from PIL import ExifTags, Image
 from d4k import Sample
 from d4k.errors import ConfigError, DataError
 from d4k.training import Chosen, LeftOut, choose_pictures, train
+from d4k.training.data import measured
+from d4k.training.data.measured import Measured
 from d4k.training.losses import MSELoss
 
 Config = Callable[..., Any]
@@ -110,6 +113,22 @@ def test_unreadable_pictures_stop_a_run_and_are_all_named(backbone: Any, run_con
         choose_pictures(dataset, backbone, run_config())
     kept = choose_pictures(dataset, backbone, run_config(data={"unreadable": "skip"}))
     assert by_size(kept) == {(16, 16): (1,)}
+
+
+@pytest.mark.parametrize("wrap", [list, Measured])
+def test_headers_are_read_many_at_once(
+    backbone: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch, wrap: Any
+) -> None:
+    """Each of two waits for the other; a run asks for them through what remembers their sizes."""
+    meeting = threading.Barrier(2, timeout=20)
+
+    def size(*source: Any, **how: Any) -> tuple[int, int]:
+        meeting.wait()
+        return 24, 20
+
+    monkeypatch.setattr(measured, "picture_size", size)
+    dataset = wrap([Sample(f"p{number}", "", Path(f"{number}.png")) for number in range(2)])
+    assert choose_pictures(dataset, backbone, run_config()).count == 2
 
 
 def test_files_are_judged_in_the_order_of_the_dataset(backbone: Any, run_config: Config, tmp_path: Path) -> None:

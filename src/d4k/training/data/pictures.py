@@ -6,26 +6,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal
 
 from attrs import evolve, field, frozen
 
 from d4k.config import RunConfig
 from d4k.errors import ConfigError, DataError
-from d4k.images import picture_size
 from d4k.protocols import Backbone, Dataset, Sample
 from d4k.seeds import numbered_seed
 from d4k.training.data.buckets import Reason, Size, bucket_of, bucket_sizes, nearest_size
+from d4k.training.data.measured import Measured
 
 __all__ = ["Bucket", "Chosen", "LeftOut", "choose_pictures"]
-
-READERS = 16
-"""Files that are read at once."""
-
-BLOCK = 1024
-"""Samples that are looked at before the first of them is judged."""
 
 
 @frozen
@@ -167,7 +159,8 @@ def choose_pictures(dataset: Dataset, backbone: Backbone, config: RunConfig) -> 
         raise DataError("the dataset is empty: there is nothing to train on")
     sizes = bucket_sizes(backbone, config.data)
     choice = _Choice(sizes, config)
-    for index, (sample, size) in enumerate(_looked_at(dataset)):
+    measured = dataset if isinstance(dataset, Measured) else Measured(dataset)
+    for index, (sample, size) in enumerate(measured.measure()):
         choice.add(index, sample, size)
     if choice.unreadable and config.data.unreadable == "stop":
         raise DataError(
@@ -177,24 +170,6 @@ def choose_pictures(dataset: Dataset, backbone: Backbone, config: RunConfig) -> 
     if not any(choice.pictures):
         raise DataError(_nothing_left(choice.left_out, sizes, len(dataset)))
     return choice.result(dataset)
-
-
-def _looked_at(dataset: Dataset) -> Iterator[tuple[Sample, Size | DataError]]:
-    """Each sample and its size, or why that cannot be read; many files at once, since a network answers late."""
-    with ThreadPoolExecutor(READERS) as pool:
-        for first in range(0, len(dataset), BLOCK):
-            samples = [dataset[index] for index in range(first, min(first + BLOCK, len(dataset)))]
-            # a dataset's own callable may not be made for several threads
-            coming = [pool.submit(_size, s) if isinstance(s.source, Path) else None for s in samples]
-            for sample, size in zip(samples, coming, strict=True):
-                yield sample, _size(sample) if size is None else size.result()
-
-
-def _size(sample: Sample) -> Size | DataError:
-    try:
-        return sample.size or picture_size(sample.source, label=sample.id, upright=True)
-    except DataError as error:
-        return error
 
 
 class _Choice:
