@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from cache_cases import SIDE, Model, fill_folder
 from d4k import DataError, OutputError
 from d4k.images import Crop
 from d4k.training.data.cache import Group, Store, fill
-from d4k.training.data.cache.index import FileFacts
+from d4k.training.data.cache.index import FileFacts, ShardRow
 from d4k.training.data.cache.originals import Originals
 from d4k.training.data.cache.upkeep import repair, stats, verify
 from d4k.training.data.source import View
@@ -156,3 +157,23 @@ def test_one_view_asked_for_twice_is_encoded_once(photos: Path, tmp_path: Path) 
     view = View(0, Crop(SIDE, SIDE))
     filled = fill(Model(), FolderDataset(photos), [view, view], ["a", "a"], tmp_path / "cache")
     assert (filled.encoded, filled.latents, filled.texts_encoded) == (1, 2, 1)
+
+
+def test_an_index_on_a_full_disk_says_so_and_stays_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite has taken the change back by itself."""
+    connect = sqlite3.connect
+
+    def small(*given: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*given, **options)
+        connection.execute("PRAGMA max_page_count = 10")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    index = Store(cache).index
+    shard = ShardRow("latent-new", 1, Group("latent", "model", "bfloat16"))
+    with pytest.raises(OutputError, match="database or disk is full"):
+        index.add(shard, [f"{number:032x}" for number in range(10_000)])
+    assert len(index.shards()) == 2
+    assert index.add(shard, [f"{1:032x}"])
+    index.drop_shard(shard.name)
+    assert verify(cache) == (11, [])

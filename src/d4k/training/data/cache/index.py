@@ -26,6 +26,8 @@ PATIENCE = 120.0
 """Seconds to wait for another process that writes."""
 MANY = 500
 """Keys asked for at once; SQLite allows 32,766."""
+INHERITED: list[sqlite3.Connection] = []
+"""What a process had open before it was forked; SQLite forbids to close it in the new one."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -110,7 +112,10 @@ class Index:
         with self._lock:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
-            self._connection = None
+                self._connection = None
+
+    def __del__(self) -> None:
+        self.close()  # newer releases of Python warn of a connection that nobody closed
 
     def shard_of(self, key: str) -> str | None:
         """The name of the shard that holds an entry; None where there is no such entry."""
@@ -200,14 +205,16 @@ class Index:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
+                cursor.execute("COMMIT")
             except BaseException:
-                cursor.execute("ROLLBACK")
+                if cursor.connection.in_transaction:  # a full disk has ended it already
+                    cursor.execute("ROLLBACK")
                 raise
-            cursor.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
         """The connection of this process; one that was open before a fork belongs to the other, and is left alone."""
         if self._connection is None or self._process != os.getpid():
+            INHERITED.extend([] if self._connection is None else [self._connection])
             self._connection = sqlite3.connect(
                 self.folder / FILE, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
