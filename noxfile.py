@@ -70,7 +70,8 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests of core, plugins, docs and examples, with the coverage of the core."""
-    run(session, "pytest", *(session.posargs or ["--cov", "--cov-report=term", "--cov-fail-under=90"]))
+    halves = ["-n", "2", "--dist", "loadfile"]  # two processes; the tests of a file share what they set up
+    run(session, "pytest", *(session.posargs or [*halves, "--cov", "--cov-report=term", "--cov-fail-under=90"]))
 
 
 @nox.session(python=False)

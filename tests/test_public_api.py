@@ -191,9 +191,10 @@ OPTIONS = {
     "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
     "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "
     "--step-cache --memory-gb --low-memory",
-    "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size --batch-size=1 "
-    "--downscale --dtype=bfloat16 --quantize --offload --train --train-dtype --precision=bf16 --adapter-rank "
-    "--optimizer=adamw --steps --processes=1 --gpu-gb --option --json",
+    "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size "
+    "--batch-size=1 --downscale --dtype=bfloat16 --quantize --offload --train --train-dtype "
+    "--precision=bf16 --adapter-rank --optimizer=adamw --steps --processes=1 --parallel=auto "
+    "--keep-last=2 --gpu-gb --option --json",
     "evaluate": "folder --metric --metric-option --config --prompts --prompt-option --reference --json --markdown",
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",

@@ -633,6 +633,7 @@ def test_help_and_version(arguments: list[str]) -> None:
         assert [line.split()[0] for line in commands if line.strip()] == [
             "demo",
             "plan",
+            "cache",
             "train",
             "generate",
             "evaluate",
@@ -676,7 +677,7 @@ def test_help_of_generate_is_in_whole_sentences() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"]
+    "command", ["plan", "cache", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"]
 )
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""

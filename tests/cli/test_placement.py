@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from d4k import Loading, ModelRef, Pipeline, planning
+from d4k.machine import choose_device
 from d4k.cli import main
 from d4k.images import read_recipe
 
@@ -89,5 +90,11 @@ def test_training_takes_its_base_from_the_configuration(monkeypatch: pytest.Monk
             ["train", "--memory-gb", "3", *(part for word in words for part in ("--set", word))],
             catch_exceptions=False,
         )
-    expected = {"dtype": "float32", "variant": "fp16", "transformer": "my.safetensors", "memory_gb": 3.0}
+    expected = {
+        "device": str(choose_device()),
+        "dtype": "float32",
+        "variant": "fp16",
+        "transformer": "my.safetensors",
+        "memory_gb": 3.0,
+    }
     assert {name: value for name, value in seen.items() if value not in (None, False)} == expected

@@ -264,7 +264,7 @@ SD3: dict[str, tuple[dict[str, Any], Any, str]] = {
     "encode unscaled": (
         {"encode_image": scaled("encode_image", after=1.8)},
         check_backbone,
-        "encode_image takes pixels",
+        "the mean of encode_posterior is what encode_image returns",
     ),
     "decode unscaled": ({"decode": scaled("decode", before=0.55)}, check_backbone, "decode divides by"),
     "pooled text ignored": (

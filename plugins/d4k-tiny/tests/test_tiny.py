@@ -87,12 +87,12 @@ def test_every_caption_draws_its_photograph(model, photographs):
     pipe = Pipeline.from_pretrained(model, device="cpu")
     captions = [photo.caption for photo in PHOTOS]
     hits = 0
-    for seed in range(4):
+    for seed in range(2):
         drawn = pipe.generate(captions, seed=seed, batch_size=12)
         correlation = grey32(torch.stack([to_float(to_tensor(p)) for p in drawn])) @ grey32(photographs).T
         hits += int((correlation.argmax(1) == torch.arange(12)).sum())
 
-    assert hits / 48 >= 0.9
+    assert hits / 24 >= 0.9
 
 
 def test_positions_reach_4096_pixels_at_f16():

@@ -77,8 +77,8 @@ class Crop:
             size: width and height of the picture in pixels, upright.
             seed: as above.
 
-        >>> Crop(32, 64).cut((300, 200), seed=0)
-        Cut(box=(0.0, 25.78125, 300.0, 175.78125), mirrored=False)
+        >>> Crop(64, 64).cut((256, 128), seed=0)
+        Cut(box=(64.0, 0.0, 192.0, 128.0), mirrored=False)
         """
         rng = random.Random(seed)
         draws = rng.random(), rng.random()

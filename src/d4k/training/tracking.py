@@ -68,6 +68,7 @@ def check_tracking(config: RunConfig) -> None:
 def plain_settings(config: RunConfig) -> dict[str, Any]:
     """The settings of a run as trackers get them: flat, of plain values, with `***` for what may be a secret.
 
+    >>> from d4k.config import Component
     >>> settings = plain_settings(RunConfig("sd3", Component("folder", {"api_key": "abc"}), "runs/first"))
     >>> settings["dataset.options.api_key"], settings["optimizer.lr"]
     ('***', 0.0001)
