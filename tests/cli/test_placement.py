@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from d4k import Loading, ModelRef, Pipeline, planning
-from d4k.machine import choose_device
 from d4k.cli import main
 from d4k.images import read_recipe
+from d4k.machine import choose_device
 
 
 @pytest.fixture(autouse=True)
