@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,34 @@ def test_gathering_undoes_sharing(engine: Any) -> None:
     assert module.hooked == [1]
     assert len(module.blocks[0]._forward_hooks) == 1
     assert not module._forward_pre_hooks
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 2, "targets": ["into", "out"]}])
+def test_an_interrupted_run_goes_on_in_its_session(
+    backbone: Any, photos: Path, run_config: Config, adapter: Any
+) -> None:
+    """As in another; the weights are whole meanwhile."""
+
+    def stop(step: int, loss: float) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    sections = {"parallel": {"strategy": "fsdp2"}, "training": {"save_every": 1}, "adapter": adapter}
+    config, dataset = run_config(**sections), FolderDataset(photos)
+    whole = train(deepcopy(backbone), dataset, MSELoss(), run_config("whole", **sections))
+    with pytest.raises(KeyboardInterrupt):
+        train(backbone, dataset, MSELoss(), config, on_step=stop)
+    assert not is_shared(backbone.trainable)
+    run = train(backbone, dataset, MSELoss(), config, resume=True)
+    assert run.losses == whole.losses
+
+
+def test_weights_that_are_shared_out_already_are_refused(engine: Any) -> None:
+    """Several processes cannot make them whole where one has stopped."""
+    module = Row()
+    engine.share(module)
+    with pytest.raises(ConfigError, match="still shared out .* load the model again"):
+        engine.share(module)
 
 
 def test_processes_with_different_weights_are_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,6 +231,13 @@ def test_whatever_else_differs_is_named(run_config: Config, sections: Any, key: 
     assert key in changes(after, before)
 
 
+def test_the_seed_of_validation_stays_where_it_decides_what_is_held_out(run_config: Config) -> None:
+    """Pictures that were held out would be trained on; the digest of the dataset would tell, in words of no help."""
+    for holdout, named in ((0, []), (2, ["validation.seed"])):
+        one, other = (run_config(validation={"holdout": holdout, "prompts": ["a"], "seed": seed}) for seed in (1, 2))
+        assert changes(one, other) == named
+
+
 def test_a_setting_that_an_older_version_did_not_know_is_its_default(
     fresh: Any, dataset: Any, run_config: Config
 ) -> None:

@@ -16,7 +16,7 @@ from d4k import files
 from d4k.config import TrainingSettings
 from d4k.errors import OutputError
 from d4k.models import RunFolder
-from d4k.training import MSELoss, train
+from d4k.training import MSELoss, State, train
 from d4k.training.keep import checkpoint_bytes, is_due, remove_old
 
 Config = Callable[..., Any]
@@ -125,12 +125,15 @@ def test_a_full_disk_says_what_is_needed_and_what_is_free(
 
 
 def test_the_size_of_a_checkpoint_is_known_beforehand(tmp_path: Path) -> None:
-    """Of large weights to a percent: theirs, and what AdamW keeps of each."""
+    """Of large weights to a percent: theirs, what AdamW keeps of each, and their average."""
     module = torch.nn.Linear(500, 500)
     optimizer = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 500)).sum().backward()
     optimizer.step()
-    assert checkpoint_bytes(module, optimizer) == pytest.approx(3 * 4 * 500 * 501, rel=0.01)
+    state = State(module, optimizer, None)
+    assert checkpoint_bytes(state) == pytest.approx(3 * 4 * 500 * 501, rel=0.01)
+    state.ema = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    assert checkpoint_bytes(state) == pytest.approx(4 * 4 * 500 * 501, rel=0.01)
 
 
 def test_nothing_is_removed_of_an_empty_folder(tmp_path: Path) -> None:

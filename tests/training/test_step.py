@@ -72,6 +72,23 @@ def test_a_scaler_lowers_its_scale_and_the_weights_stay(backbone: Any, half: Any
     assert not any(map(torch.equal, before, backbone.trainable.parameters()))
 
 
+def test_a_scaler_goes_on_after_a_loss_whose_gradient_was_finite(backbone: Any, half: Any) -> None:
+    """It has undone the scale of the skipped step's gradient, and refuses to do so twice without an update."""
+    engine, optimizer, batches, config = half()
+    before = [parameter.clone() for parameter in backbone.trainable.parameters()]
+    calls = iter((math.inf, 0.0, 0.0, 0.0))
+
+    def loss(velocity: Tensor, step: Any) -> Tensor:
+        return MSELoss()(velocity, step) + next(calls)
+
+    result = training_step(engine, backbone, loss, batches, config, optimizer)
+    assert result.skipped
+    assert math.isfinite(result.norm)
+    assert all(map(torch.equal, before, backbone.trainable.parameters()))
+    assert not training_step(engine, backbone, loss, batches, config, optimizer).skipped
+    assert engine.accelerator.scaler.get_scale() == 8.0
+
+
 @pytest.mark.parametrize("calls", [{1}, {2}, {1, 2}, set()])
 def test_the_pictures_of_the_passes_that_failed_are_named(
     backbone: Any, dataset: Any, run_config: Config, calls: set[int]

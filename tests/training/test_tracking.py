@@ -12,9 +12,9 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, TensorBoar
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from d4k.datasets import FolderDataset
-from d4k.errors import ConfigError, D4KError, UnknownNameError
+from d4k.errors import ConfigError, D4KError, OutputError, UnknownNameError
 from d4k.models import Model, ModelRef, RunFolder
-from d4k.training import MSELoss, train, train_from_config
+from d4k.training import MSELoss, journal, train, train_from_config
 from d4k.training.tracking import Tracking, check_tracking, plain_settings
 
 Config = Callable[..., Any]
@@ -151,6 +151,20 @@ def test_a_tracker_that_cannot_start_ends_the_run_before_its_first_step(
     with pytest.raises(D4KError, match="tracker 'notebook' cannot start") as caught:
         train(backbone, dataset, MSELoss(), config, model=KNOWN, on_step=lambda step, loss: seen.append(step))
     assert (seen, TOKEN in str(caught.value)) == ([], False)
+
+
+def test_a_tracker_is_ended_where_the_journal_cannot_begin(
+    backbone: Any, dataset: Any, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk; it would wait for the run otherwise, until the process ends."""
+
+    def full(path: Path, text: str) -> None:
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(journal, "write_text", full)
+    with pytest.raises(OutputError, match=r"losses\.jsonl: No space left"):
+        train(backbone, dataset, MSELoss(), run_config(tracking={"trackers": ["notebook"]}))
+    assert Notebook.runs[-1].said[-1] == ("finish",)
 
 
 def test_trackers_that_cannot_work_are_refused_before_loading(run_config: Config) -> None:

@@ -140,6 +140,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         free = key in (*FREE, *SHARED) or (key.partition(".")[0] in FREE and key not in FIXED)
         if key == "data.cache":  # encoded anew, a latent is not rounded to what the cache keeps
             free = (old[key] == "off") == (new[key] == "off")
+        if key == "validation.seed":  # which pictures are held out follows from it
+            free = not (old.get("validation.holdout") and new.get("validation.holdout"))
         if not free and not _same(old.get(key, FIXED.get(key)), new.get(key, FIXED.get(key))):
             yield key
 

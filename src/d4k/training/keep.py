@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from d4k.errors import OutputError
 from d4k.files import remove_folder
 from d4k.models import RunFolder
 from d4k.training.shards import trained_tensors
+from d4k.training.state import State
 
 __all__ = ["checkpoint_bytes", "is_due", "remove_old", "room_wanted"]
 
@@ -42,13 +42,12 @@ def remove_old(run: RunFolder, settings: TrainingSettings) -> None:
 
 
 @contextmanager
-def room_wanted(run: RunFolder, module: torch.nn.Module, optimizer: Any) -> Iterator[None]:
+def room_wanted(run: RunFolder, state: State) -> Iterator[None]:
     """Say how much room a checkpoint needs, and how much there is, where it cannot be written.
 
     Args:
         run: where the run is kept.
-        module: what is trained.
-        optimizer: of its weights.
+        state: of the run.
 
     Raises:
         OutputError: in place of the one without figures.
@@ -56,7 +55,7 @@ def room_wanted(run: RunFolder, module: torch.nn.Module, optimizer: Any) -> Iter
     try:
         yield
     except OutputError as error:
-        needed, free = checkpoint_bytes(module, optimizer), shutil.disk_usage(run.path).free
+        needed, free = checkpoint_bytes(state), shutil.disk_usage(run.path).free
         last = run.latest_state()
         kept = "no checkpoint is kept yet" if last is None else f"{last.name} is whole"
         raise OutputError(
@@ -65,8 +64,9 @@ def room_wanted(run: RunFolder, module: torch.nn.Module, optimizer: Any) -> Iter
         ) from error
 
 
-def checkpoint_bytes(module: torch.nn.Module, optimizer: Any) -> int:
-    """About how many bytes a checkpoint has: the trained weights and the state of their optimizer."""
-    tensors = list(trained_tensors(module).values())
-    tensors += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+def checkpoint_bytes(state: State) -> int:
+    """About how many bytes a checkpoint has: the trained weights, the state of their optimizer, and their average."""
+    tensors = [*trained_tensors(state.module).values(), *(state.ema or {}).values()]
+    moments = state.optimizer.state_dict()["state"].values()  # an offloaded one has them elsewhere than in `state`
+    tensors += [value for kept in moments for value in kept.values() if torch.is_tensor(value)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

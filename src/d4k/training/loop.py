@@ -170,7 +170,7 @@ class Loop:
         """Write a checkpoint, and remove those that it makes superfluous."""
         processes = self.engine.processes
         share = Share.of(self.config, processes, self.engine.strategy)
-        with room_wanted(self.run, self.module, self.optimizer):
+        with room_wanted(self.run, self.state):
             save_state(self.run, self.state, share, processes)
         with processes.together():
             if processes.first:
@@ -180,7 +180,12 @@ class Loop:
         processes, last = self.engine.processes, self.config.training.steps
         with processes.together():
             tracking = Tracking(self.config, self.run) if processes.first and self.config.tracking.trackers else None
-            return Journal(self.run, last, self.state.step, self.state.rows, processes.first, tracking)
+            try:
+                return Journal(self.run, last, self.state.step, self.state.rows, processes.first, tracking)
+            except BaseException:
+                if tracking is not None:
+                    tracking.finish()
+                raise
 
     @contextmanager
     def _wrapped(self) -> Iterator[torch.optim.Optimizer]:

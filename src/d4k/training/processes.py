@@ -68,11 +68,6 @@ class Processes:
         dist.all_reduce(total)
         return total
 
-    def wait(self) -> None:
-        """Go on when every process has come here."""
-        if self.count > 1:
-            self.sums(torch.zeros(1, device=self._flags))
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """A block that ends well in every process, or in none: nobody waits for one that has stopped.

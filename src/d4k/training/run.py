@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def train(
             feed = make_feed(engine, backbone, dataset, config, model)
             state = check_run(engine, backbone, feed, config, resume)
             validation = make_validation(engine, backbone, feed, loss, config, model)
-            with released(backbone, feed, config, model):
+            with released(backbone, feed, config, model), _broken_off(engine, backbone):
                 loop = _open(Loop(engine, backbone, loss, feed, config, run, validation), state)
                 loop.run_steps(stop, on_step)
             return _close(engine, backbone, config, model)
@@ -186,6 +186,16 @@ def released(backbone: Backbone, feed: Feed, config: RunConfig, model: Model | N
         return nullcontext()
     seen = config.validation is not None and config.validation.prompts  # pictures are decoded
     return Released(backbone, revision=model.revision, variant=model.variant, keep=("vae",) if seen else ())
+
+
+@contextmanager
+def _broken_off(engine: Engine, backbone: Backbone) -> Iterator[None]:
+    """A block that leaves the weights whole where it ends early, as far as one process can."""
+    try:
+        yield
+    except BaseException:
+        engine.break_off(backbone.trainable)
+        raise
 
 
 def _open(loop: Loop, state: Path | None) -> Loop:

@@ -70,9 +70,12 @@ def training_step(
     norm = engine.clip(backbone.trainable, config.training.clip)
     mean = processes.sums(torch.stack(values).sum()[None]).item() / (accumulation * processes.count)
     skipped = not (math.isfinite(mean) and math.isfinite(norm))
+    scaler = getattr(optimizer, "scaler", None)
     # a gradient scaler must see a gradient that is not finite: it lowers its scale, and leaves out the step itself
-    if not skipped or (getattr(optimizer, "scaler", None) is not None and not math.isfinite(norm)):
+    if not skipped or (scaler is not None and not math.isfinite(norm)):
         optimizer.step()
+    elif scaler is not None:
+        scaler.update()  # the scale was undone, which it does once from update to update
     optimizer.zero_grad(set_to_none=True)
     return StepResult(mean, float(norm), skipped, _suspects(processes, values, batches) if skipped else ())
 

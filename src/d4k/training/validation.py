@@ -122,8 +122,10 @@ class Validation:
         """
         if not self.is_due(step):
             return
-        wanted = self.processes.tell([not part.seen(step) for part in self.parts])
-        parts = [part for part, missing in zip(self.parts, wanted, strict=True) if missing]
+        with self.processes.together():
+            missing = [not part.seen(step) for part in self.parts] if self.processes.first else []
+        wanted = self.processes.tell(missing)
+        parts = [part for part, lacks in zip(self.parts, wanted, strict=True) if lacks]
         if not parts:
             return
         try:

@@ -16,11 +16,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from d4k.config import RunConfig
-from d4k.errors import CheckpointError
+from d4k.errors import CheckpointError, ConfigError
 from d4k.models import autocast_dtype
 from d4k.training.engine.context import quiet_context, share_tokens
 from d4k.training.engine.single import Engine
 from d4k.training.processes import Processes
+from d4k.training.shards import is_shared
 from d4k.upstream import block_names, forget_shares, join_tokens
 
 __all__ = ["FSDP2Engine"]
@@ -61,7 +62,13 @@ class FSDP2Engine(Engine):
 
         Raises:
             CheckpointError: the processes have loaded different weights.
+            ConfigError: a run that was broken off has shared them out already.
         """
+        if is_shared(module):
+            raise ConfigError(
+                "the weights in memory are still shared out between the processes of a run that was interrupted: load "
+                "the model again before you train it"
+            )
         if len(set(self.processes.gather(_beginnings(module)))) > 1:
             raise CheckpointError(
                 "the processes have loaded different weights, of which each would keep its share: do all of them see "
@@ -98,6 +105,11 @@ class FSDP2Engine(Engine):
         if self.context > 1:
             join_tokens(module)
         self.plain.restore(module, whole)
+
+    def break_off(self, module: torch.nn.Module) -> None:
+        """Undo `share` in a launch of one process; several would have to ask."""
+        if self.processes.count == 1 and is_shared(module):
+            self.gather(module)
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer itself."""

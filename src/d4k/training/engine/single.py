@@ -64,6 +64,9 @@ class Engine:
     def gather(self, module: torch.nn.Module) -> None:
         """Undo `share`: the first process has the whole module again. Every process must ask."""
 
+    def break_off(self, module: torch.nn.Module) -> None:
+        """Undo `share` where that asks no other process, which may have stopped, so that the session can go on."""
+
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer as the steps call it: with a gradient scaler where the run computes in float16."""
         # accelerate's wrapper looks for a package on the disk in each step, which costs more than all else around it
