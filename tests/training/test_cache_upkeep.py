@@ -156,3 +156,21 @@ def test_one_view_asked_for_twice_is_encoded_once(photos: Path, tmp_path: Path) 
     view = View(0, Crop(SIDE, SIDE))
     filled = fill(Model(), FolderDataset(photos), [view, view], ["a", "a"], tmp_path / "cache")
     assert (filled.encoded, filled.latents, filled.texts_encoded) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("look", [stats, verify])
+def test_what_opening_mends_is_said(cache: Path, look) -> None:  # type: ignore[no-untyped-def]
+    """Whoever looks first takes out a shard that was cut short, so that it is for them to say so."""
+    (path,) = (cache / "shards").glob("latent-*")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match=r"1 shard is missing or cut short; its entries \(5\) are encoded again"):
+        look(cache)
+
+
+def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
+    """SQLite rolls back by itself then, and a second time is an error of its own."""
+    store = Store(tmp_path)
+    store.index._open().execute("PRAGMA max_page_count = 1")  # SQLite raises it to the pages that there are
+    facts = FileFacts("0" * 32, 1, 1)
+    with pytest.raises(OutputError, match="database or disk is full; mend that, or name another folder"):
+        store.index.remember([(f"{number}" * 300, "stat", facts) for number in range(200)])

@@ -201,7 +201,8 @@ class Index:
             try:
                 yield cursor
             except BaseException:
-                cursor.execute("ROLLBACK")
+                if cursor.connection.in_transaction:  # SQLite has rolled back by itself where the disk is full
+                    cursor.execute("ROLLBACK")
                 raise
             cursor.execute("COMMIT")
 
@@ -219,7 +220,9 @@ class Index:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot use the index of cache {self.folder}: {error}") from error
+            raise OutputError(
+                f"cannot use the index of cache {self.folder}: {error}; mend that, or name another folder for the cache"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"the index of cache {self.folder} is damaged ({error}); mend it with: d4k cache repair {self.folder}",
