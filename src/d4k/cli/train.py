@@ -72,6 +72,7 @@ def train(
         run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
         if first_process():
             last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
+            done = f"{run.steps} step{'' if run.steps == 1 else 's'} done{last}"
             click.echo(
                 f"{run.steps} {'step' if run.steps == 1 else 'steps'} done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}"
             )

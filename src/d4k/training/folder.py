@@ -89,14 +89,14 @@ def _say_what_is_gone(run: RunFolder, state: Path | None) -> None:
     """Refuse to do a finished run again in its own place, and warn of checkpoints that lack their record."""
     if state is None and (run.model.exists() or run.adapter.exists()):
         raise CheckpointError(
-            f"cannot resume {run.path}: it holds a finished run without its checkpoints. Put them back, or name another "
-            "output_dir to train from the beginning"
+            f"cannot resume {run.path}: it holds a finished run without its checkpoints. Put them back, or name "
+            "another output_dir to train from the beginning"
         )
     broken = [path.name for path in run.checkpoints.glob("step-*") if state is None or path.name > state.name]
     if broken:
         begin = "at the beginning" if state is None else f"at {state.name}"
         warnings.warn(
-            f"{run.checkpoints / max(broken)} is not used, since it has no {STATE}; the run goes on {begin}",
+            f"{run.checkpoints / max(broken)} is not used: it has no {STATE}. The run goes on {begin}",
             stacklevel=2,
         )
 

@@ -165,9 +165,7 @@ class Store:
         notes = []
         if lost:
             many = f"{_many(len(lost), 'shard')} missing or cut short"
-            notes.append(
-                f"of cache {self.folder}, {many}; its entries ({count}) are encoded again when they are needed"
-            )
+            notes.append(f"of cache {self.folder}, {many}; its entries ({count}) are encoded again when needed")
         strangers = [name for name in sizes if name not in rows]
         unread = [name for name in strangers if not self._take_in(name)]
         if unread:

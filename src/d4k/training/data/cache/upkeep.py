@@ -65,8 +65,7 @@ def stats(folder: Path) -> list[Part]:
 
 
 def verify(folder: Path) -> tuple[int, list[Damage]]:
-    """Read every entry of a cache, and compare it with its checksum; changes nothing but what opening mends, of which it
-    warns.
+    """Read every entry of a cache, and compare it with its checksum; warns of what opening mends, and changes nothing else.
 
     Args:
         folder: of the cache.
