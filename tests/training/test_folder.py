@@ -344,5 +344,5 @@ def test_a_newer_checkpoint_without_its_record_is_named(fresh: Any, dataset: Any
     run = begun(fresh(), dataset, config, step=3)
     newest, before = run.states()[-1], run.states()[-2]
     (newest / "state.json").unlink()
-    with pytest.warns(UserWarning, match=rf"{newest.name} is not used, .* goes on at {before.name}"):
+    with pytest.warns(UserWarning, match=rf"{newest.name} is not used: .* goes on at {before.name}"):
         train(fresh(), dataset, MSELoss(), config, resume=True)

@@ -73,9 +73,7 @@ def train(
         if first_process():
             last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
             done = f"{run.steps} step{'' if run.steps == 1 else 's'} done{last}"
-            click.echo(
-                f"{run.steps} {'step' if run.steps == 1 else 'steps'} done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}"
-            )
+            click.echo(f"{done}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
 
 
 def _print_plan(config: RunConfig, device: str | None, memory_gb: float | None, resume: bool) -> None:

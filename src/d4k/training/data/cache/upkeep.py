@@ -65,7 +65,7 @@ def stats(folder: Path) -> list[Part]:
 
 
 def verify(folder: Path) -> tuple[int, list[Damage]]:
-    """Read every entry of a cache, and compare it with its checksum; warns of what opening mends, and changes nothing else.
+    """Read every entry of a cache, and compare it with its checksum; changes nothing but what opening mends, and warns.
 
     Args:
         folder: of the cache.
