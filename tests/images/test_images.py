@@ -528,3 +528,10 @@ def test_a_folder_without_pictures_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"holds no picture; looked for .*\.webp") as caught:
         list_pictures(tmp_path)
     assert caught.value.path == tmp_path
+
+
+def test_pictures_in_folders_below_are_hinted_at(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "below" / "a.png")
+    with pytest.raises(DataError, match="holds no picture; there are some in folders below, which recursive = true"):
+        list_pictures(tmp_path)

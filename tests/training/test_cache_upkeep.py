@@ -177,3 +177,14 @@ def test_an_index_on_a_full_disk_says_so_and_stays_whole(cache: Path, monkeypatc
     assert index.add(shard, [f"{1:032x}"])
     index.drop_shard(shard.name)
     assert verify(cache) == (11, [])
+
+
+@pytest.mark.parametrize("look", [stats, verify])
+def test_what_opening_mends_is_said(cache: Path, look) -> None:  # type: ignore[no-untyped-def]
+    """Whoever looks first takes out a shard that was cut short, so that it is for them to say so."""
+    (path,) = (cache / "shards").glob("latent-*")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(
+        UserWarning, match=r"1 shard is missing or cut short; its entries \(5\) are encoded again when needed"
+    ):
+        look(cache)

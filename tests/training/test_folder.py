@@ -18,7 +18,7 @@ from d4k import Pipeline
 from d4k.cli import main
 from d4k.config import RunConfig, ValidationSettings, from_mapping, read_toml, write_toml
 from d4k.datasets import FolderDataset
-from d4k.errors import ConfigError, DataError, OutputError
+from d4k.errors import CheckpointError, ConfigError, DataError, OutputError
 from d4k.models import RunFolder
 from d4k.training import MSELoss, read_losses, train
 from d4k.training.folder import FREE, changes
@@ -332,3 +332,24 @@ def test_options_that_a_run_recorded_do_not_forbid_to_resume_it(tmp_path: Path) 
     third = pipe.train(**settings, steps=3, resume=True)
     assert third.losses[:2] == second.losses
     assert second.losses[:1] == first.losses
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_is_not_done_again_in_its_place(
+    fresh: Any, dataset: Any, run_config: Config
+) -> None:
+    run = train(fresh(), dataset, MSELoss(), run_config())
+    shutil.rmtree(run.output_dir / "checkpoints")
+    before = sorted(run.output_dir.rglob("*"))
+    with pytest.raises(CheckpointError, match="finished run without its checkpoints. Put them back"):
+        train(fresh(), dataset, MSELoss(), run_config(), resume=True)
+    assert sorted(run.output_dir.rglob("*")) == before
+
+
+def test_a_newer_checkpoint_without_its_record_is_named(fresh: Any, dataset: Any, run_config: Config) -> None:
+    """The run goes on from the one before, and says so."""
+    config = run_config(training={"save_every": 1})
+    run = begun(fresh(), dataset, config, step=3)
+    newest, before = run.states()[-1], run.states()[-2]
+    (newest / "state.json").unlink()
+    with pytest.warns(UserWarning, match=rf"{newest.name} is not used: .* goes on at {before.name}"):
+        train(fresh(), dataset, MSELoss(), config, resume=True)

@@ -198,7 +198,7 @@ def test_the_command_trains_with_what_accelerate_was_told(folder: Path) -> None:
     """FSDP2 where the settings leave it open; one process reports."""
     record = json.loads((folder / "command" / "checkpoints" / "step-00000001" / "state.json").read_text())
     assert (record["processes"], record["strategy"]) == (2, "fsdp2")
-    assert (folder / "said.txt").read_text().count("1 steps done; last loss") == 1
+    assert (folder / "said.txt").read_text().count("1 step done; last loss") == 1
 
 
 def test_what_both_would_say_is_said_once(folder: Path) -> None:

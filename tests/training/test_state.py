@@ -76,13 +76,17 @@ def test_newest_whole_state_is_found(pieces: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["state.json", "trainable.safetensors", "optimizer.pt"])
 @pytest.mark.parametrize("damage", ["cut", "missing"])
 def test_damaged_state_is_a_checkpoint_error(pieces: Any, tmp_path: Path, name: str, damage: str) -> None:
-    """Whichever file was cut or lost, the message says which folder to delete."""
-    file = save_state(RunFolder(tmp_path), pieces()) / name
+    """Whichever file was cut or lost, the message says which folder to delete, if there is a checkpoint before it."""
+    run = RunFolder(tmp_path)
+    file = save_state(run, pieces(step=2)) / name
     if damage == "cut":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
         file.unlink()
-    with pytest.raises(CheckpointError, match="step-00000001: .* Delete that folder to resume from the one before"):
+    with pytest.raises(CheckpointError, match=r"step-00000002: .*[^.]\. There is none before it: put back a copy"):
+        load_state(file.parent, pieces())
+    save_state(run, pieces(step=1))
+    with pytest.raises(CheckpointError, match=r"step-00000002: .*[^.]\. Delete that folder to resume from the one"):
         load_state(file.parent, pieces())
 
 

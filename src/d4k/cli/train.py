@@ -72,7 +72,8 @@ def train(
         run = train_from_config(config, device=device, memory_gb=memory_gb, resume=resume)
         if first_process():
             last = f"; last loss {run.losses[-1]:.4f}" if run.losses else ""
-            click.echo(f"{run.steps} steps done{last}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
+            done = f"{run.steps} step{'' if run.steps == 1 else 's'} done{last}"
+            click.echo(f"{done}\nmodel: {run.model}\nlosses: {RunFolder(run.output_dir).losses}")
 
 
 def _print_plan(config: RunConfig, device: str | None, memory_gb: float | None, resume: bool) -> None:

@@ -95,7 +95,9 @@ def list_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
         and is_file(path, DataError)
     ]
     if not found:
-        raise DataError(f"{folder} holds no picture; looked for {', '.join(sorted(ENDINGS))}", folder)
+        deeper = not recursive and any(path.suffix.lower() in ENDINGS for path in _below(folder, recursive=True))
+        hint = "; there are some in folders below, which recursive = true takes" if deeper else ""
+        raise DataError(f"{folder} holds no picture{hint}; looked for {', '.join(sorted(ENDINGS))}", folder)
     return sorted(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import attrs
 
 from d4k.config import RunConfig, from_mapping, read_toml, write_toml
-from d4k.errors import ConfigError, OutputError
+from d4k.errors import CheckpointError, ConfigError, OutputError
 from d4k.files import is_file, is_folder, refuse_used, sweep
-from d4k.models import RunFolder
+from d4k.models import STATE, RunFolder
 from d4k.training.lock import LOCK, refuse_running
 from d4k.training.state import steps_done
 
@@ -56,7 +57,8 @@ def find_state(run: RunFolder, config: RunConfig, *, resume: bool) -> Path | Non
         OutputError: a new run would begin in a folder with other things in it.
         ConfigError: there is no run to resume, it began with other settings, or it has done more steps than are asked
             for.
-        CheckpointError: the checkpoint does not say how many steps it has done.
+        CheckpointError: the checkpoint does not say how many steps it has done; or the run is finished, and its
+            checkpoints are gone.
     """
     if is_folder(run.path, OutputError):
         sweep(run.path)
@@ -73,6 +75,7 @@ def find_state(run: RunFolder, config: RunConfig, *, resume: bool) -> Path | Non
             f"Give those of {run.config}, or start a new run. Only {', '.join(FREE)} may change."
         )
     state = run.latest_state()
+    _say_what_is_gone(run, state)
     done = 0 if state is None else steps_done(state)
     if done > config.training.steps:
         raise ConfigError(
@@ -80,6 +83,22 @@ def find_state(run: RunFolder, config: RunConfig, *, resume: bool) -> Path | Non
             f"give {done} or more to resume it, or start a new run"
         )
     return state
+
+
+def _say_what_is_gone(run: RunFolder, state: Path | None) -> None:
+    """Refuse to do a finished run again in its own place, and warn of checkpoints that lack their record."""
+    if state is None and (run.model.exists() or run.adapter.exists()):
+        raise CheckpointError(
+            f"cannot resume {run.path}: it holds a finished run without its checkpoints. Put them back, or name "
+            "another output_dir to train from the beginning"
+        )
+    broken = [path.name for path in run.checkpoints.glob("step-*") if state is None or path.name > state.name]
+    if broken:
+        begin = "at the beginning" if state is None else f"at {state.name}"
+        warnings.warn(
+            f"{run.checkpoints / max(broken)} is not used: it has no {STATE}. The run goes on {begin}",
+            stacklevel=2,
+        )
 
 
 def open_folder(run: RunFolder, config: RunConfig) -> None:

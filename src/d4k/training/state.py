@@ -21,7 +21,6 @@ from d4k.training.shards import fill, is_shared, read_moments, read_shards, trai
 __all__ = ["Share", "State", "load_state", "save_state"]
 
 FORMAT = 2
-AGAIN = "Delete that folder to resume from the one before."
 
 
 @frozen
@@ -218,10 +217,12 @@ def _said_share(share: Share) -> str:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     """The record of a checkpoint, with the step it was made at."""
-    file = folder / STATE
-    record = read_json(file, CheckpointError)
-    if not isinstance(record, dict) or type(record.get("step")) is not int:
-        raise CheckpointError(f"cannot resume from {folder}: {file.name} does not say which step it is of. {AGAIN}")
+    try:
+        record = read_json(folder / STATE, CheckpointError)
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise CheckpointError(f"{STATE} does not say which step it is of")
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot resume from {folder}: {error}. {_way_out(folder)}") from error
     if record.get("format") not in range(1, FORMAT + 1):
         raise CheckpointError(
             f"cannot resume from {folder}: it is of format {record.get('format')}, and this version of d4k reads up to "
@@ -243,10 +244,11 @@ def load_state(folder: Path, state: State, processes: Processes | None = None) -
         D4KError: there is not enough memory.
     """
     with (processes or Processes()).together():
+        record = _read_record(folder)
         try:
-            _load(folder, state)
+            _load(folder, record, state)
         except CheckpointError as error:
-            raise CheckpointError(f"cannot resume from {folder}: {error}. {AGAIN}") from error
+            raise CheckpointError(f"cannot resume from {folder}: {error}. {_way_out(folder)}") from error
         except Exception as error:
             if out_of_memory(error):
                 raise D4KError(
@@ -256,11 +258,17 @@ def load_state(folder: Path, state: State, processes: Processes | None = None) -
             if isinstance(error, PermissionError):
                 raise CheckpointError(f"cannot read the checkpoint {folder}: {error.strerror}") from error
             # a damaged file shows as any of a dozen types, depending on where it was cut
-            raise CheckpointError(f"cannot resume from {folder}: {_said(error)} {AGAIN}") from error
+            raise CheckpointError(f"cannot resume from {folder}: {_said(error)} {_way_out(folder)}") from error
 
 
-def _load(folder: Path, state: State) -> None:
-    record = _read_record(folder)
+def _way_out(folder: Path) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    if any(state.name < folder.name for state in RunFolder.of_state(folder).states()):
+        return "Delete that folder to resume from the one before."
+    return "There is none before it: put back a copy of that folder, or start a new run."
+
+
+def _load(folder: Path, record: Mapping[str, Any], state: State) -> None:
     rest = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     module, optimizer = state.module, state.optimizer
     if record.get("shards"):

@@ -335,7 +335,7 @@ def _unreadable(faults: Sequence[str], folder: Path) -> str:
     named = ". ".join(faults[:NAMED])
     rest = f". And {len(faults) - NAMED} more, in {folder / UNREADABLE}" if len(faults) > NAMED else ""
     return (
-        f"{'one picture' if one else f'{len(faults)} pictures'} cannot be encoded: {named}{rest}. Replace "
-        f"{'it' if one else 'them'}, or set data.unreadable = 'skip' to go on without; what could be encoded is kept "
+        f"{'one picture' if one else f'{len(faults)} pictures'} cannot be encoded: {named}{rest}. Or set "
+        f"data.unreadable = 'skip' to go on without {'it' if one else 'them'}; what could be encoded is kept "
         f"in {folder}"
     )

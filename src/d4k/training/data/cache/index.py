@@ -226,7 +226,9 @@ class Index:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot use the index of cache {self.folder}: {error}") from error
+            raise OutputError(
+                f"cannot use the index of cache {self.folder}: {error}; mend that, or name another folder for the cache"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"the index of cache {self.folder} is damaged ({error}); mend it with: d4k cache repair {self.folder}",

@@ -63,7 +63,9 @@ class Store:
         try:
             self.shards.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make cache {folder}: {error.strerror or error}") from error
+            raise OutputError(
+                f"cannot make cache {folder}: {error.strerror or error}; name another folder for the cache"
+            ) from error
         self.index = Index(folder)
         self._opened: OrderedDict[str, Shard] = OrderedDict()
         self._lock = threading.Lock()
@@ -162,7 +164,8 @@ class Store:
         count = sum(self.forget_shard(name) for name in lost)
         notes = []
         if lost:
-            notes.append(f"{_many(len(lost), 'shard')} of cache {self.folder} missing or cut short: {count} dropped")
+            many = f"{_many(len(lost), 'shard')} missing or cut short"
+            notes.append(f"of cache {self.folder}, {many}; its entries ({count}) are encoded again when needed")
         strangers = [name for name in sizes if name not in rows]
         unread = [name for name in strangers if not self._take_in(name)]
         if unread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -54,7 +55,7 @@ class Part:
 
 
 def stats(folder: Path) -> list[Part]:
-    """What a cache holds, by kind, model and dtype.
+    """What a cache holds, by kind, model and dtype; warns of what opening mends.
 
     Raises:
         DataError: there is no cache in the folder, or its index is damaged.
@@ -64,7 +65,7 @@ def stats(folder: Path) -> list[Part]:
 
 
 def verify(folder: Path) -> tuple[int, list[Damage]]:
-    """Read every entry of a cache, and compare it with its checksum; changes nothing but what opening mends.
+    """Read every entry of a cache, and compare it with its checksum; changes nothing but what opening mends, and warns.
 
     Args:
         folder: of the cache.
@@ -139,7 +140,10 @@ def _verify_shard(store: Store, name: str) -> tuple[int, Damage | None]:
 
 def _open(folder: Path) -> Store:
     _require(folder)
-    return Store(folder)
+    store = Store(folder)
+    for note in store.notes:
+        warnings.warn(note, stacklevel=3)
+    return store
 
 
 def _require(folder: Path) -> None:
