@@ -725,3 +725,22 @@ def test_values_that_mean_nothing_are_one_line(arguments: list[str], message: st
     """No traceback, and nothing written."""
     assert message in refused(*arguments)
     assert not Path("images").exists()
+
+
+def test_a_warning_is_a_line_without_the_place_in_the_code(tmp_path: Path) -> None:
+    """As an error is one; in Python it keeps its place."""
+    words = ["train", "--set", "model=tiny-sd3", "--set", "dataset.name=sample-photos"]
+    words += [
+        "--set",
+        "training.steps=1",
+        "--set",
+        'dataset.options.names=["astronaut","coffee","chelsea"]',
+        "--set",
+        f"output_dir={tmp_path}/run",
+    ]
+    sizes = ["--set", "data.width=320", "--set", "data.height=320"]
+    command = [sys.executable, "-m", "d4k", *words, *sizes]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    (line,) = [line for line in ended.stderr.splitlines() if "left out" in line]
+    assert line.startswith("warning: 1 of 3 pictures are left out")
+    assert "UserWarning" not in ended.stderr

@@ -179,12 +179,18 @@ def test_an_index_on_a_full_disk_says_so_and_stays_whole(cache: Path, monkeypatc
     assert verify(cache) == (11, [])
 
 
-@pytest.mark.parametrize("look", [stats, verify])
-def test_what_opening_mends_is_said(cache: Path, look) -> None:  # type: ignore[no-untyped-def]
+def test_what_opening_mends_is_said(cache: Path) -> None:
     """Whoever looks first takes out a shard that was cut short, so that it is for them to say so."""
     (path,) = (cache / "shards").glob("latent-*")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.warns(
-        UserWarning, match=r"1 shard is missing or cut short; its entries \(5\) are encoded again when needed"
-    ):
-        look(cache)
+    sound, (damage,) = verify(cache)
+    assert damage.why.endswith("1 shard is missing or cut short; its entries (5) are encoded again when needed")
+    assert (sound, damage.shard) == (6, "")
+    assert verify(cache) == (6, [])
+
+
+def test_a_table_of_what_is_there_warns_of_what_was_lost(cache: Path) -> None:
+    (path,) = (cache / "shards").glob("latent-*")
+    path.unlink()
+    with pytest.warns(UserWarning, match="1 shard is missing or cut short"):
+        stats(cache)

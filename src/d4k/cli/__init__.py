@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 import click
@@ -33,12 +34,17 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        formatted = warnings.formatwarning
+        # a warning is a line as an error is one: the place in the code that Python adds reads as a crash
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
         try:
             return super().invoke(ctx)
         except D4KError as error:
             if not getattr(error, "elsewhere", False):  # another process of the launch says it
                 click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
+        finally:
+            warnings.formatwarning = formatted
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """In the order of use."""

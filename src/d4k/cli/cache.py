@@ -115,9 +115,11 @@ def verify(ctx: click.Context, folder: Path) -> None:
     sound, damages = verify(folder)
     click.echo(f"{sound} entries are as they were written")
     for damage in damages:
-        click.echo(f"{len(damage.entries)} damaged in shard {damage.shard}: {damage.why}")
-    if damages:
+        where = f"{len(damage.entries)} damaged in shard {damage.shard}: " if damage.shard else ""
+        click.echo(f"{where}{damage.why}")
+    if any(damage.shard for damage in damages):
         click.echo(f"take them out with: d4k cache repair {folder}")
+    if damages:
         ctx.exit(1)
 
 

@@ -60,24 +60,29 @@ def stats(folder: Path) -> list[Part]:
     Raises:
         DataError: there is no cache in the folder, or its index is damaged.
     """
-    store = _open(folder)
+    _require(folder)
+    store = Store(folder)
+    for note in store.notes:
+        warnings.warn(note, stacklevel=2)
     return [Part(*row) for row in store.index.counts()]
 
 
 def verify(folder: Path) -> tuple[int, list[Damage]]:
-    """Read every entry of a cache, and compare it with its checksum; changes nothing but what opening mends, and warns.
+    """Read every entry of a cache, and compare it with its checksum; changes nothing but what opening mends.
 
     Args:
         folder: of the cache.
 
     Returns:
-        The number of entries that are as they were written, and what is not.
+        The number of entries that are as they were written, and what is not; what opening took out comes first, under
+        no name of a shard.
 
     Raises:
         DataError: there is no cache in the folder, or its index is damaged.
     """
-    store = _open(folder)
-    sound, damages = 0, []
+    _require(folder)
+    store = Store(folder)
+    sound, damages = 0, [Damage("", (), note) for note in store.notes]
     for name in _bar([row.name for row in store.index.shards()], "verifying"):
         count, damage = _verify_shard(store, name)
         sound += count
@@ -136,14 +141,6 @@ def _verify_shard(store: Store, name: str) -> tuple[int, Damage | None]:
             faults[key] = str(error)
     damage = Damage(name, tuple(faults), next(iter(faults.values()))) if faults else None
     return len(keys) - len(faults), damage
-
-
-def _open(folder: Path) -> Store:
-    _require(folder)
-    store = Store(folder)
-    for note in store.notes:
-        warnings.warn(note, stacklevel=3)
-    return store
 
 
 def _require(folder: Path) -> None:
