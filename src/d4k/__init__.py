@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Sample,
         SamplingDefaults,
         Score,
+        Upscaler,
     )
     from d4k.sampling import Job, SamplingSettings
     from d4k.training import Run
@@ -75,6 +76,7 @@ _HOME = {
             "Sample",
             "SamplingDefaults",
             "Score",
+            "Upscaler",
         ],
         "protocols",
     ),
@@ -106,6 +108,7 @@ __all__ = [
     "SamplingSettings",
     "Score",
     "UnknownNameError",
+    "Upscaler",
     "create",
     "hookimpl",
 ]

@@ -1,8 +1,9 @@
-"""What d4k is made of: four protocols, and the frozen values that pass between them.
+"""What d4k is made of: five protocols, and the frozen values that pass between them.
 
 Read this page and you know the system. Legend of the shapes:
 
     B batch · C latent channels · H W pixels · h w latent rows and columns
+    N rows of pictures · M rows of reference pictures · D numbers in a row
 
 Pixels are RGB. In flight through a model they are float in [-1, 1]; in a metric they are uint8. `sigma` is the noise
 level in [0, 1]: 0 is the picture, 1 is noise (Liu et al., "Flow Straight and Fast", arXiv 2209.03003).
@@ -35,6 +36,7 @@ __all__ = [
     "Sample",
     "SamplingDefaults",
     "Score",
+    "Upscaler",
     "Weighting",
 ]
 
@@ -44,8 +46,9 @@ Density: TypeAlias = Literal["uniform", "logit-normal", "mode", "beta"]
 Weighting: TypeAlias = Literal["none", "sigma-sqrt", "cosmap"]
 """How the loss of a sample is weighted by its noise level; see `d4k.flow.sigma_weight`."""
 
-Need: TypeAlias = Literal["image", "file", "prompt", "reference"]
-"""What a metric may ask for: pixels, the file they came from, the prompt, or a reference picture."""
+Need: TypeAlias = Literal["image", "file", "prompt", "reference", "references"]
+"""What a metric may ask for: pixels, the file they came from, the prompt, a reference picture for each picture, or a
+set of reference pictures that the whole set is compared with."""
 
 
 @frozen(eq=False)
@@ -96,16 +99,21 @@ class Sample:
 
 @frozen
 class Score:
-    """What a metric says of a set of images.
+    """What a metric says of a set of pictures.
 
     Args:
         metric: registered name, e.g. `"glcm"`.
         value: the figure.
         unit: e.g. `"bits"`, empty for a plain number.
-        count: how many images it rests on.
+        count: how many pictures it rests on.
         higher_is_better: direction; None where neither is better.
         settings: the options that produced it.
         details: further figures of the same measurement, by name.
+        interval: lower and upper end of the 95 % bootstrap interval over pictures; None where there is none.
+        detail_intervals: likewise of the details, by name.
+        references: how many reference pictures it rests on.
+        remarks: what a reader of the figure must know, a sentence each.
+        versions: of the packages that computed it.
     """
 
     metric: str
@@ -115,6 +123,11 @@ class Score:
     higher_is_better: bool | None
     settings: Mapping[str, Any] = field(factory=dict)
     details: Mapping[str, float] = field(factory=dict)
+    interval: tuple[float, float] | None = None
+    detail_intervals: Mapping[str, tuple[float, float]] = field(factory=dict)
+    references: int = 0
+    remarks: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(factory=dict)
 
 
 @frozen
@@ -371,24 +384,64 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """The torchmetrics contract, plus what it needs to see.
+    """A measurement of pictures in two halves: a row of numbers for each picture, and a score of many rows.
 
-    `update` is called with one keyword per need: `image` and `reference` are uint8 (B, 3, H, W), `file` is a list of
-    B paths, `prompt` a list of B strings. Pictures of unequal size come one by one, so B is 1 there.
+    An implementation is an attrs class whose fields are its options. Rows are stored, so no picture is observed twice,
+    and an interval is a resampling of rows. Beside what is here a metric may have
+
+    - `observation`, a mapping of all plain values that decide what a row is, such as the name and SHA-256 of a network;
+      metrics of equal observations share their rows. Without it: the class and every option.
+    - `weighted_scores(rows, weights, references=None)`, the scores (R,) float64 of R resamples at once, where row n of
+      resample r counts `weights[r, n]` times; weights are (R, N) float64. Without it `score` is called for each.
+    - `patch_map(image)`, the score of every patch of one picture (3, H, W) as (rows, columns) float64, and `patch`, the
+      pixels a side of a patch; for heat maps.
+    - `remarks(count, references)`, sentences that a reader of a score of so many pictures must know.
     """
 
     needs: frozenset[Need]
-    """What `update` is called with."""
+    """What `observe` is called with; `references` is not among its arguments."""
     higher_is_better: bool | None
     """Direction of the score; None where neither is better."""
     unit: str
     """Such as `"bits"`; empty for a plain number."""
 
-    def update(self, **inputs: Any) -> None:
-        """Take in one batch."""
+    def load(self, device: torch.device) -> None:
+        """Read the weights of networks and place them; called once before `observe`, and not before `score`.
 
-    def compute(self) -> Any:
-        """The score of everything since `reset`: a number, or a mapping of numbers whose first is the score."""
+        Raises:
+            CheckpointError: weights cannot be had; the message says which file to put where.
+        """
 
-    def reset(self) -> None:
-        """Forget everything."""
+    def observe(self, **inputs: Any) -> Tensor | Sequence[Tensor]:
+        """What each of B pictures contributes.
+
+        Args:
+            inputs: one keyword for each need, a list of B: `image` and `reference` of uint8 tensors (3, H, W) of any
+                size, `file` of paths, `prompt` of strings. Pictures of the set of references come as `image`.
+
+        Returns:
+            (B, D) floating point, a row a picture; or B tensors (K, D), where pictures give several rows each. It lies
+            on the CPU.
+
+        Raises:
+            DataError: a picture cannot be measured, such as one that is too small.
+        """
+
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float | Mapping[str, float]:
+        """The figure of a set of pictures, or several by name, of which the first is the score.
+
+        Args:
+            rows: (N, D), in the order of the pictures.
+            references: (M, D), where `needs` holds `references`.
+
+        Raises:
+            DataError: there are too few rows.
+        """
+
+
+@runtime_checkable
+class Upscaler(Protocol):
+    """What enlarges a finished picture."""
+
+    def __call__(self, pixels: Tensor, height: int, width: int) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to (B, 3, height, width) in [-1, 1]."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -54,19 +55,20 @@ def evaluate(
         raise DataError(f"{len(files)} images, but {len(prompts)} prompts: there must be one for each image")
     references = None if reference is None else _references(reference, files)
     for metric in metrics.values():
-        metric.reset()
+        metric.load(torch.device("cpu"))
     compared = references is not None and any("reference" in metric.needs for metric in metrics.values())
     if references is not None and compared:
         _check_sizes(files, references)
+    rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
     for index, file in enumerate(tqdm(files, desc="evaluating", unit="image")):
-        inputs: dict[str, Any] = {"image": to_tensor(open_picture(file))[None], "file": [file]}
+        inputs: dict[str, Any] = {"image": [to_tensor(open_picture(file))], "file": [file]}
         if prompts is not None:
             inputs["prompt"] = [prompts[index]]
         if references is not None and compared:
-            inputs["reference"] = _opened_reference(inputs["image"], file, references[index])
-        for metric in metrics.values():
-            metric.update(**{need: inputs[need] for need in metric.needs})
-    return [_score(name, metric, len(files)) for name, metric in metrics.items()]
+            inputs["reference"] = [_opened_reference(inputs["image"][0], file, references[index])]
+        for name, metric in metrics.items():
+            rows[name] += list(metric.observe(**{need: inputs[need] for need in metric.needs}))
+    return [_score(name, metric, torch.stack(rows[name])) for name, metric in metrics.items()]
 
 
 def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
@@ -110,10 +112,10 @@ def _other_size(file: Path, own: tuple[int, int], reference: Path, other: tuple[
 
 
 def _opened_reference(image: Tensor, file: Path, reference: Path) -> Tensor:
-    """The pixels of a reference, (1, 3, H, W) uint8, of the size of its image."""
-    pixels = to_tensor(open_picture(reference))[None]
+    """The pixels of a reference, (3, H, W) uint8, of the size of its image."""
+    pixels = to_tensor(open_picture(reference))
     if pixels.shape != image.shape:
-        raise _other_size(file, (image.shape[3], image.shape[2]), reference, (pixels.shape[3], pixels.shape[2]))
+        raise _other_size(file, (image.shape[2], image.shape[1]), reference, (pixels.shape[2], pixels.shape[1]))
     return pixels
 
 
@@ -125,9 +127,9 @@ def check_needs(metrics: Mapping[str, Metric], *, prompts: bool, reference: bool
             raise ConfigError(f"{name} {HINTS.get(need, f'needs {need}, which evaluation does not offer')}")
 
 
-def _score(name: str, metric: Metric, count: int) -> Score:
-    result = metric.compute()
+def _score(name: str, metric: Metric, rows: Tensor) -> Score:
+    result = metric.score(rows)
     figures = {k: float(v) for k, v in result.items()} if isinstance(result, Mapping) else {name: float(result)}
     value, *rest = figures.items()
     settings = attrs.asdict(metric, filter=lambda a, _: a.init) if attrs.has(type(metric)) else {}  # type: ignore[arg-type]
-    return Score(name, value[1], metric.unit, count, metric.higher_is_better, settings, dict(rest))
+    return Score(name, value[1], metric.unit, len(rows), metric.higher_is_better, settings, dict(rest))

@@ -24,6 +24,7 @@ HOOKS: dict[str, Kind] = {
     "register_losses": "loss",
     "register_datasets": "dataset",
     "register_metrics": "metric",
+    "register_upscalers": "upscaler",
 }
 
 
@@ -41,6 +42,12 @@ class Builtins:
     def register_datasets(register: Register) -> None:
         """The plain folder."""
         register("folder", "d4k.datasets:FolderDataset", summary="pictures with .txt captions beside them")
+
+    @staticmethod
+    @hookimpl
+    def register_upscalers(register: Register) -> None:
+        """The classical filter."""
+        register("lanczos", "d4k.images:Lanczos", summary="Lanczos filter of three lobes, antialiased, on 8-bit pixels")
 
 
 @cache
@@ -89,7 +96,7 @@ def create(kind: Kind, name: str, **options: Any) -> Any:
     """Make a registered component.
 
     Args:
-        kind: "backbone", "loss", "dataset" or "metric".
+        kind: "backbone", "loss", "dataset", "metric" or "upscaler".
         name: as `d4k plugins` lists it.
         options: the component's own options.
 

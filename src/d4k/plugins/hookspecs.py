@@ -81,5 +81,10 @@ def register_metrics(register: Register) -> None:
 
 
 @hookspec
+def register_upscalers(register: Register) -> None:
+    """Register what enlarges finished pictures and satisfies `d4k.Upscaler`."""
+
+
+@hookspec
 def register_checkpoints(register: RegisterCheckpoint) -> None:
     """Register short names for models: a backbone and a local folder or Hub id."""
