@@ -23,9 +23,9 @@ Row = tuple[str, str, str]
 def check(ctx: click.Context, plugin: str | None, model: str | None) -> None:
     """Run the contracts of everything that PLUGIN registers, or that all plugins do.
 
-    Losses, metrics and upscalers are made with their default options, and so are datasets that need none. A backbone is checked on
-    the checkpoints that are registered for it and lie on this machine, or on --model. The exit code is 1 when a
-    contract does not hold.
+    Losses, metrics and upscalers are made with their default options, and so are datasets that need none. A metric
+    whose weights are not on this machine is skipped. A backbone is checked on the checkpoints that are registered for
+    it and lie on this machine, or on --model. The exit code is 1 when a contract does not hold.
 
     \b
     Example:

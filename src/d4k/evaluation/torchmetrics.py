@@ -1,6 +1,6 @@
 """Metrics of torchmetrics as metrics of d4k.
 
-    evaluate(files, {"ssim": TorchMetric(StructuralSimilarityIndexMeasure(data_range=1.0))}, reference=folder)
+evaluate(files, {"ssim": TorchMetric(StructuralSimilarityIndexMeasure(data_range=1.0))}, reference=folder)
 """
 
 from __future__ import annotations
@@ -181,7 +181,9 @@ class TorchMetric:
         """SHA-256 of the weights of its networks; empty where it has none."""
         hasher, tensors = hashlib.sha256(), getattr(self.metric, "state_dict", dict)()
         for name, tensor in sorted(tensors.items()):
-            hasher.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            hasher.update(
+                name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
         return hasher.hexdigest() if tensors else ""
 
     def _guessed(self, names: Sequence[str]) -> tuple[Need, ...]:
