@@ -398,12 +398,17 @@ class Metric(Protocol):
     - `remarks(count, references)`, sentences that a reader of a score of so many pictures must know.
     """
 
-    needs: frozenset[Need]
-    """What `observe` is called with; `references` is not among its arguments."""
-    higher_is_better: bool | None
-    """Direction of the score; None where neither is better."""
-    unit: str
-    """Such as `"bits"`; empty for a plain number."""
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What `observe` is called with; `references` is not among its arguments."""
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Direction of the score; None where neither is better."""
+
+    @property
+    def unit(self) -> str:
+        """Such as `"bits"`; empty for a plain number."""
 
     def load(self, device: torch.device) -> None:
         """Read the weights of networks and place them; called once before `observe`, and not before `score`.
