@@ -75,6 +75,8 @@ class TorchMetric:
     arguments: tuple[Need, ...] = field(default=(), converter=tuple)
     pixels: Literal["unit", "bytes"] = "unit"
     whole_set: bool = False
+    _real: bool = field(default=False, init=False, repr=False)
+    _device: torch.device = field(default=torch.device("cpu"), init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         names = list(inspect.signature(self.metric.update).parameters)
@@ -174,12 +176,13 @@ class TorchMetric:
     def _shown(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return [value] if isinstance(value, str) else value
-        picture = value[None].to(getattr(self, "_device", "cpu"))
+        picture = value[None].to(self._device)
         return picture if self.pixels == "bytes" else picture.to(torch.float32) / 255
 
     def _weights(self) -> str:
         """SHA-256 of the weights of its networks; empty where it has none."""
-        hasher, tensors = hashlib.sha256(), getattr(self.metric, "state_dict", dict)()
+        hasher = hashlib.sha256()
+        tensors: Mapping[str, Tensor] = getattr(self.metric, "state_dict", dict)()
         for name, tensor in sorted(tensors.items()):
             hasher.update(
                 name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
