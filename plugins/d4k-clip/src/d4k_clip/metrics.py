@@ -115,7 +115,7 @@ class Aesthetics(ClipMetric):
     """
 
     name: ClassVar[str] = "aesthetics"
-    needs: ClassVar[frozenset[Need]] = frozenset({"image"})
+    needs: ClassVar[frozenset[Literal["image", "prompt"]]] = frozenset({"image"})
     published: ClassVar[Mapping[str, Published]] = {"ViT-L-14-quickgelu": VIT_L14}
 
     model: str = "ViT-L-14-quickgelu"
