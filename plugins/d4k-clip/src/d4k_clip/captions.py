@@ -42,7 +42,7 @@ def read_caption(text: str, context: int = 77, long_captions: LongCaptions = "tr
 
     >>> caption = read_caption("a tabby cat " * 40, long_captions="chunks")
     >>> caption.length, caption.tokens.shape, [round(float(share), 3) for share in caption.shares]
-    (162, torch.Size([3, 77]), [0.469, 0.469, 0.062])
+    (122, torch.Size([2, 77]), [0.625, 0.375])
     """
     tokenizer = _tokenizer()
     tokens: list[int] = tokenizer.encode(text)
