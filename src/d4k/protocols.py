@@ -199,6 +199,9 @@ class Metric(Protocol):
       resample r counts `weights[r, n]` times; weights are (R, N) float64. Without it `score` is called for each.
     - `patch_map(image)`, the score of every patch of one picture (3, H, W) as (rows, columns) float64, and `patch`, the
       pixels a side of a patch; for heat maps.
+    - `settings`, a mapping of plain values that the score shows as what produced it, such as the digest of weights;
+      without it, every option.
+    - `packages`, the names of the distributions whose versions the score shows beside the metric's own.
     - `remarks(count, references)`, sentences that a reader of a score of so many pictures must know.
     """
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from d4k.errors import ConfigError, DataError
+from d4k.evaluation import score_rows
 from d4k.evaluation.torchmetrics import TorchMetric, as_metric
 from d4k.testing import check_metric
 
@@ -35,7 +36,10 @@ def test_a_score_is_the_mean_of_what_torchmetrics_says_of_each_picture() -> None
         for a, b in zip(images, references, strict=True)
     ]
     assert rows[:, 0].tolist() == pytest.approx(wanted, abs=1e-6)
-    assert metric.score(rows) == pytest.approx(sum(wanted) / 3, abs=1e-6)
+    score = score_rows("ssim", metric, list(rows[:, None]))
+    assert score.value == pytest.approx(sum(wanted) / 3, abs=1e-6)
+    assert (score.settings["data_range"], score.settings["figure"]) == (1.0, "mean over pictures")
+    assert score.versions["torchmetrics"] == torchmetrics.__version__
 
 
 def test_a_wrapped_metric_keeps_the_contract() -> None:

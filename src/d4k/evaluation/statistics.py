@@ -224,6 +224,8 @@ def _remarks(metric: Metric, count: int, references: int) -> Sequence[str]:
 
 
 def _options(metric: Metric) -> dict[str, Any]:
+    if hasattr(metric, "settings"):
+        return dict(metric.settings)
     cls: Any = type(metric)
     if not attrs.has(cls):
         return {}
