@@ -60,7 +60,8 @@ def _factor(centred: Tensor) -> Tensor:
         centred = torch.linalg.qr(centred, mode="r").R
     _, values, directions = torch.linalg.svd(centred, full_matrices=False)
     kept = values > values.max() * max(centred.shape) * torch.finfo(values.dtype).eps
-    return values[kept, None] * directions[kept] / (count - 1) ** 0.5
+    factor: Tensor = values[kept, None] * directions[kept] / (count - 1) ** 0.5
+    return factor
 
 
 def _centred(cross: Tensor, counts: Tensor) -> Tensor:
@@ -72,11 +73,13 @@ def _centred(cross: Tensor, counts: Tensor) -> Tensor:
 
 
 def _singular_sum(matrix: Tensor) -> Tensor:
-    return torch.linalg.svdvals(matrix).sum()
+    total: Tensor = torch.linalg.svdvals(matrix).sum()
+    return total
 
 
 def _root_sum(matrix: Tensor) -> Tensor:
     """The sum of the singular values of centred rows."""
     wide = matrix.shape[0] <= matrix.shape[1]
     squares = torch.linalg.eigvalsh(matrix @ matrix.T if wide else matrix.T @ matrix)
-    return squares[1 if wide else 0 :].clamp(min=0).sqrt().sum()  # centred rows have one that is zero: do not root it
+    total: Tensor = squares[1 if wide else 0 :].clamp(min=0).sqrt().sum()  # one of centred rows is zero: do not root it
+    return total

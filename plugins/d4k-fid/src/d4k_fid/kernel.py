@@ -36,7 +36,7 @@ def kernel_distances(rows: Tensor, weights: Tensor, references: Tensor) -> Tenso
     tensor([-62.], dtype=torch.float64)
     """
     rows, weights, references = rows.double(), weights.double(), references.double()
-    between = torch.cat([_kernel(part, references).mean(1) for part in rows.split(_step(references))])
+    between = torch.cat([_kernel(part, references).mean(1) for part in torch.split(rows, _step(references))])
     total = weights.sum(1)
     paired, pairs = _within(rows, weights), total.square() - weights.square().sum(1)
     alone = weights @ (rows.square().sum(1) / rows.shape[1] + 1) ** 3 / total
@@ -50,7 +50,7 @@ def _within(rows: Tensor, weights: Tensor) -> Tensor:
     """The kernels of all pairs of two different rows, summed with the product of their weights, (R,)."""
     sums = weights.new_zeros(len(weights))
     first = 0
-    for part in rows.split(_step(rows)):
+    for part in torch.split(rows, _step(rows)):
         kernel = _kernel(part, rows)
         kernel[torch.arange(len(part)), torch.arange(first, first + len(part))] = 0
         sums += (weights[:, first : first + len(part)] * (weights @ kernel.T)).sum(1)

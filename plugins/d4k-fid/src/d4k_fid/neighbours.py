@@ -40,7 +40,7 @@ def precisions(rows: Tensor, weights: Tensor, references: Tensor, neighbours: in
     rows, weights, references = rows.double(), weights.double(), references.double()
     everyone = torch.ones(1, len(references), dtype=torch.bool)
     radii = _radii(references, everyone, neighbours)[0]
-    inside = [(torch.cdist(part, references) <= radii).any(1) for part in rows.split(_step(len(references)))]
+    inside = [(torch.cdist(part, references) <= radii).any(1) for part in torch.split(rows, _step(len(references)))]
     return weights @ torch.cat(inside).double() / weights.sum(1)
 
 
@@ -59,7 +59,7 @@ def recalls(rows: Tensor, weights: Tensor, references: Tensor, neighbours: int =
     rows, references = rows.double(), references.double()
     radii = _radii(rows, weights > 0, neighbours)
     found = radii.new_zeros(len(radii))
-    for part in references.split(_step(len(rows))):
+    for part in torch.split(references, _step(len(rows))):
         distances = torch.cdist(part, rows)
         for place, balls in enumerate(radii):
             found[place] += (distances <= balls).any(1).sum()
@@ -72,7 +72,7 @@ def _radii(rows: Tensor, present: Tensor, neighbours: int) -> Tensor:
     wanted = (present.sum(1) - 1).clamp(max=neighbours)  # in each resample, which neighbour is on the surface
     radii = torch.full(present.shape, -1.0, dtype=torch.float64)
     first = 0
-    for part in rows.split(_step(max(count, min(NEAREST, count) * len(present)))):
+    for part in torch.split(rows, _step(max(count, min(NEAREST, count) * len(present)))):
         distances = torch.cdist(part, rows)
         own = torch.arange(len(part))
         distances[own, first + own] = -1  # first of its row, also where there is another picture like it
