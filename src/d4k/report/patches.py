@@ -19,9 +19,10 @@ from d4k.plugins import create, registry
 from d4k.protocols import Score
 from d4k.report.data import PatchData, PatchesData
 
-__all__ = ["PatchScorer", "colour", "ends", "extremes", "make_scorers"]
+__all__ = ["Map", "PatchScorer", "colour", "ends", "extremes", "make_scorers"]
 
 Map: TypeAlias = npt.NDArray[np.float64]
+"""The scores of a picture's patches, (rows, columns)."""
 
 COUNT = 6
 """Patches in a list of those that stand out."""

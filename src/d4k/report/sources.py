@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +20,18 @@ from d4k.evaluation.result import SCORES, Evaluation, Picture
 from d4k.files import is_file
 from d4k.images import picture_size
 
-__all__ = ["MANIFEST", "Row", "Shown", "Source", "check_files", "find_sources", "pair", "slugs", "with_photographs"]
+__all__ = [
+    "MANIFEST",
+    "Row",
+    "Shown",
+    "Source",
+    "check_files",
+    "find_sources",
+    "pair",
+    "slugs",
+    "unique",
+    "with_photographs",
+]
 
 MANIFEST = "manifest.json"
 """What a folder of a benchmark holds."""
@@ -50,7 +61,7 @@ class Source:
 
     def where(self, path: str) -> Path:
         """The place of a file that the evaluation names."""
-        return Path(os.path.abspath(self.folder / path))
+        return (self.folder / path).resolve()
 
 
 @frozen
@@ -80,14 +91,14 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
         DataError: a folder is none of them, or its `scores.json` cannot be read.
     """
     found = [inner for folder in folders for inner in _evaluations(folder)]
-    places = list(dict.fromkeys(Path(os.path.abspath(folder)) for folder in found))
+    places = list(dict.fromkeys(folder.resolve() for folder in found))
     if not places:
         raise DataError("a report needs at least one folder with scores; make one with d4k evaluate or d4k benchmark")
     evaluations = [read_evaluation(place) for place in places]
     for place, evaluation in zip(places, evaluations, strict=True):
         if not evaluation.pictures:
             raise DataError(f"the evaluation in {place} has no picture to show; measure its pictures again", place)
-    names = _unique([evaluation.name or place.name for place, evaluation in zip(places, evaluations, strict=True)])
+    names = unique([evaluation.name or place.name for place, evaluation in zip(places, evaluations, strict=True)])
     return [
         Source(name, attrs.evolve(evaluation, name=name), place)
         for name, evaluation, place in zip(names, evaluations, places, strict=True)
@@ -127,7 +138,7 @@ def with_photographs(sources: Sequence[Source]) -> tuple[Source | None, list[Sou
         if others and all(_references(other) for other in others) and files >= set().union(*map(_references, others)):
             return source, others
     if all(_references(source) for source in sources):
-        (name,) = set(_unique([*(source.name for source in sources), PHOTOGRAPHS])) - {s.name for s in sources}
+        name = unique([*(source.name for source in sources), PHOTOGRAPHS])[-1]
         return Source(name, None, sources[0].folder), list(sources)
     return None, list(sources)
 
@@ -226,24 +237,13 @@ def slugs(names: Iterable[str]) -> list[str]:
     ['sd3-f16', 'sd3-f16-2', 'x']
     """
     plain = (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") for name in names)
-    return _unique([name or "x" for name in plain], "-{}")
+    return unique([name or "x" for name in plain], "-{}")
 
 
-def _unique(names: Sequence[str], form: str = " ({})") -> list[str]:
-    """Names, those that were there before with the number of their turn."""
-    taken: set[str] = set()
-    return [_free(name, form, taken) for name in names]
-
-
-def _free(name: str, form: str, taken: set[str]) -> str:
-    free = next(candidate for candidate in _candidates(name, form) if candidate not in taken)
-    taken.add(free)
-    return free
-
-
-def _candidates(name: str, form: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield name + form.format(number)
-        number += 1
+def unique(names: Sequence[str], form: str = " ({})") -> list[str]:
+    """Names; those that were there before with a number."""
+    taken: dict[str, None] = {}
+    for name in names:
+        candidates = chain([name], (name + form.format(number) for number in count(2)))
+        taken[next(candidate for candidate in candidates if candidate not in taken)] = None
+    return list(taken)

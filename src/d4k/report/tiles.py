@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,17 @@ def write_tiles(picture: Image.Image, folder: Path) -> tuple[LevelData, ...]:
     return levels
 
 
-def link_tiles(old: Path, new: Path, levels: tuple[LevelData, ...]) -> bool:
+def link_tiles(
+    earlier: Path, folder: Path, tiles: str, levels: tuple[LevelData, ...], others: Sequence[str] = ()
+) -> bool:
     """Take over the tiles that an earlier report has of the same picture, as links where the file system has them.
 
     Args:
-        old: folder that may hold them.
-        new: folder to make.
+        earlier: folder of that report; need not exist.
+        folder: of the new one.
+        tiles: path of the folder of the tiles in both.
         levels: of the picture.
+        others: paths of further files of the picture.
 
     Returns:
         Whether all of them were there; nothing is made otherwise.
@@ -98,26 +102,17 @@ def link_tiles(old: Path, new: Path, levels: tuple[LevelData, ...]) -> bool:
     Raises:
         OSError: the folder cannot be written.
     """
-    names = list(tile_files(levels))
-    if not all((old / name).is_file() for name in names):
+    names = [*(f"{tiles}/{name}" for name in tile_files(levels)), *others]
+    if not all((earlier / name).is_file() for name in names):
         return False
     for number in range(len(levels)):
-        (new / str(number)).mkdir(parents=True)
+        (folder / tiles / str(number)).mkdir(parents=True)
     for name in names:
-        link(old / name, new / name)
+        try:
+            os.link(earlier / name, folder / name)
+        except OSError:
+            shutil.copyfile(earlier / name, folder / name)
     return True
-
-
-def link(old: Path, new: Path) -> None:
-    """Make `new` another name of the file `old`, or a copy of it where the file system has no links.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    try:
-        os.link(old, new)
-    except OSError:
-        shutil.copyfile(old, new)
 
 
 def write_thumb(picture: Image.Image, file: Path) -> None:
