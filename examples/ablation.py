@@ -227,8 +227,7 @@ def each(metric: str, pictures: Tensor) -> list[float]:
     scores = []
     for picture in to_uint8(pictures):
         measured = create("metric", metric)
-        measured.update(image=picture[None])
-        value = measured.compute()
+        value = measured.score(measured.observe(image=[picture]))
         scores.append(float(next(iter(value.values())) if isinstance(value, Mapping) else value))
     return scores
 

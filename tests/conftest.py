@@ -138,16 +138,15 @@ class Brightness:
     needs = frozenset({"image"})
     higher_is_better = True
     unit = "levels"
-    means: list[float] = field(init=False, factory=list)
 
-    def update(self, image: Tensor) -> None:
-        self.means += (image.float().flatten(1).mean(1) * self.scale).tolist()
+    def load(self, device: torch.device) -> None:
+        """Nothing."""
 
-    def compute(self) -> dict[str, float]:
-        return {"mean": sum(self.means) / len(self.means), "largest": max(self.means)}
+    def observe(self, image: Sequence[Tensor]) -> Tensor:
+        return torch.stack([each.double().mean() * self.scale for each in image])[:, None]
 
-    def reset(self) -> None:
-        self.means.clear()
+    def score(self, rows: Tensor, references: Tensor | None = None) -> dict[str, float]:
+        return {"mean": float(rows.mean()), "largest": float(rows.max())}
 
 
 class FakePlugin:

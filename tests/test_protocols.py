@@ -9,8 +9,21 @@ import attrs
 import pytest
 import torch
 
-from d4k import Backbone, Conditioning, Dataset, FlowStep, LatentSpec, Loss, Metric, Sample, SamplingDefaults, Score
+from d4k import (
+    Backbone,
+    Conditioning,
+    Dataset,
+    FlowStep,
+    LatentSpec,
+    Loss,
+    Metric,
+    Sample,
+    SamplingDefaults,
+    Score,
+    Upscaler,
+)
 from d4k.datasets import FolderDataset
+from d4k.images import Lanczos
 from d4k.training import MSELoss
 
 VALUES: list[Any] = [
@@ -63,7 +76,13 @@ def test_score_needs_no_settings() -> None:
 
 def test_classes_satisfy_their_protocols(backbone: Any, metric: Any, tmp_path: Path) -> None:
     """The protocols are structural: no base class, `isinstance` looks at the shape."""
-    pairs = [(backbone, Backbone), (MSELoss(), Loss), (FolderDataset(tmp_path), Dataset), (metric, Metric)]
+    pairs = [
+        (backbone, Backbone),
+        (MSELoss(), Loss),
+        (FolderDataset(tmp_path), Dataset),
+        (metric, Metric),
+        (Lanczos(), Upscaler),
+    ]
     for thing, protocol in pairs:
         assert isinstance(thing, protocol)
         assert not isinstance(object(), protocol)

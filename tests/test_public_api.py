@@ -44,6 +44,7 @@ NAMES = [
     "SamplingSettings",
     "Score",
     "UnknownNameError",
+    "Upscaler",
     "create",
     "hookimpl",
 ]
@@ -55,9 +56,10 @@ MODULES = {
     "save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity per_sample resolution_shift "
     "sample_sigma shift_sigma sigma_weight velocity_from_clean",
-    "images": "MAX_PIXELS Crop Cut list_pictures open_picture picture_size read_recipe "
-    "save_picture to_float to_picture to_tensor to_uint8",
-    "testing": "check_against_diffusers check_backbone check_dataset check_loss check_metric check_shapes",
+    "images": "MAX_PIXELS Crop Cut Lanczos list_pictures open_picture picture_size "
+    "read_recipe save_picture to_float to_picture to_tensor to_uint8",
+    "testing": "check_against_diffusers check_backbone check_dataset check_loss "
+    "check_metric check_shapes check_upscaler",
 }
 
 SIGNATURES = {
@@ -98,9 +100,10 @@ SIGNATURES = {
     "Loss.__call__": "(self, velocity: Tensor, step: FlowStep) -> Tensor",
     "Dataset.__len__": "(self) -> int",
     "Dataset.__getitem__": "(self, index: int, /) -> Sample",
-    "Metric.update": "(self, **inputs: Any) -> None",
-    "Metric.compute": "(self) -> Any",
-    "Metric.reset": "(self) -> None",
+    "Metric.load": "(self, device: torch.device) -> None",
+    "Metric.observe": "(self, **inputs: Any) -> Tensor | Sequence[Tensor]",
+    "Metric.score": "(self, rows: Tensor, references: Tensor | None = None) -> float | Mapping[str, float]",
+    "Upscaler.__call__": "(self, pixels: Tensor, height: int, width: int) -> Tensor",
 }
 
 FUNCTIONS = {
@@ -162,6 +165,7 @@ FUNCTIONS = {
     "testing.check_against_diffusers": "(backbone: Backbone, *, pipeline: Any = None, unpack: "
     "Callable[[Tensor], Tensor] | None = None, seed: int = 0, tolerance: "
     "float = 0.0001, **call: Any) -> None",
+    "testing.check_upscaler": "(upscaler: Upscaler) -> None",
 }
 
 FIELDS = {
@@ -177,11 +181,25 @@ FIELDS = {
     "Sample": ["id", "caption", "source", "size"],
     "SamplingDefaults": ["size", "steps", "guidance", "embedded_guidance"],
     "SamplingSettings": ["width", "height", "steps", "guidance", "shift", "negative_prompt"],
-    "Score": ["metric", "value", "unit", "count", "higher_is_better", "settings", "details"],
+    "Score": [
+        "metric",
+        "value",
+        "unit",
+        "count",
+        "higher_is_better",
+        "settings",
+        "details",
+        "interval",
+        "detail_intervals",
+        "references",
+        "remarks",
+        "versions",
+    ],
 }
 
 HOOKS = [
     "register_backbones", "register_checkpoints", "register_datasets", "register_losses", "register_metrics",
+    "register_upscalers",
 ]  # fmt: skip
 
 OPTIONS = {
@@ -319,7 +337,9 @@ def test_attributes_of_the_protocols() -> None:
     assert {name for name, value in vars(d4k.Backbone).items() if isinstance(value, property)} == {
         "latent", "defaults", "trainable", "trained_options", "components",
     }  # fmt: skip
-    assert set(d4k.Metric.__annotations__) == {"needs", "higher_is_better", "unit"}
+    assert {name for name, value in vars(d4k.Metric).items() if isinstance(value, property)} == {
+        "needs", "higher_is_better", "unit",
+    }  # fmt: skip
 
 
 def test_hooks() -> None:

@@ -1,4 +1,8 @@
-"""What d4k is made of: five protocols, and the frozen values that pass between them.
+"""What d4k is made of: five protocols. The frozen values that pass between them are in `d4k.values`.
+
+    prompt -> Backbone.encode_text -> Backbone.velocity at each step -> Backbone.decode -> picture
+    photograph -> Dataset -> Sample -> Backbone.encode_image -> FlowStep -> Backbone.velocity -> Loss
+    pictures -> Metric.observe: rows -> Metric.score -> Score
 
 Read this page and you know the system. Legend of the shapes:
 
@@ -11,11 +15,22 @@ level in [0, 1]: 0 is the picture, 1 is noise (Liu et al., "Flow Straight and Fa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from attrs import Factory, field, frozen
+from d4k.values import (
+    Conditioning,
+    Density,
+    FlowStep,
+    LatentSpec,
+    Placement,
+    Preset,
+    Sample,
+    SamplingDefaults,
+    Score,
+    Weighting,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -40,220 +55,9 @@ __all__ = [
     "Weighting",
 ]
 
-Density: TypeAlias = Literal["uniform", "logit-normal", "mode", "beta"]
-"""How training samples noise levels; see `d4k.flow.sample_sigma`."""
-
-Weighting: TypeAlias = Literal["none", "sigma-sqrt", "cosmap"]
-"""How the loss of a sample is weighted by its noise level; see `d4k.flow.sigma_weight`."""
-
 Need: TypeAlias = Literal["image", "file", "prompt", "reference", "references"]
 """What a metric may ask for: pixels, the file they came from, the prompt, a reference picture for each picture, or a
 set of reference pictures that the whole set is compared with."""
-
-
-@frozen(eq=False)
-class FlowStep:
-    """One step of rectified flow, as a loss sees it.
-
-    Args:
-        clean: the latent of the picture, (B, C, h, w).
-        noise: standard normal noise of the same shape.
-        sigma: noise level of each sample, (B,), in [0, 1].
-        noisy: `(1 - sigma) * clean + sigma * noise`; computed when left out.
-
-    Source: SD3, Esser et al. 2024, arXiv 2403.03206, section 2.
-    """
-
-    clean: Tensor
-    noise: Tensor
-    sigma: Tensor
-    noisy: Tensor = Factory(lambda self: _mix(self.clean, self.noise, self.sigma), takes_self=True)
-
-    @property
-    def velocity(self) -> Tensor:
-        """What the model should predict: `noise - clean`, (B, C, h, w)."""
-        return self.noise - self.clean
-
-
-def _mix(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    level = sigma.reshape(-1, 1, 1, 1)
-    return (1 - level) * clean + level * noise
-
-
-@frozen
-class Sample:
-    """One picture of a dataset, not yet opened.
-
-    Args:
-        id: unique within its dataset; readable in an error message.
-        caption: what the picture shows.
-        source: a path, or a callable that opens a binary stream.
-        size: width and height in pixels, upright, where they are known without opening the picture.
-    """
-
-    id: str
-    caption: str
-    source: Path | Callable[[], BinaryIO]
-    size: tuple[int, int] | None = None
-
-
-@frozen
-class Score:
-    """What a metric says of a set of pictures.
-
-    Args:
-        metric: registered name, e.g. `"glcm"`.
-        value: the figure.
-        unit: e.g. `"bits"`, empty for a plain number.
-        count: how many pictures it rests on.
-        higher_is_better: direction; None where neither is better.
-        settings: the options that produced it.
-        details: further figures of the same measurement, by name.
-        interval: lower and upper end of the 95 % bootstrap interval over pictures; None where there is none.
-        detail_intervals: likewise of the details, by name.
-        references: how many reference pictures it rests on.
-        remarks: what a reader of the figure must know, a sentence each.
-        versions: of the packages that computed it.
-    """
-
-    metric: str
-    value: float
-    unit: str
-    count: int
-    higher_is_better: bool | None
-    settings: Mapping[str, Any] = field(factory=dict)
-    details: Mapping[str, float] = field(factory=dict)
-    interval: tuple[float, float] | None = None
-    detail_intervals: Mapping[str, tuple[float, float]] = field(factory=dict)
-    references: int = 0
-    remarks: tuple[str, ...] = ()
-    versions: Mapping[str, str] = field(factory=dict)
-
-
-@frozen
-class LatentSpec:
-    """The latent space of a backbone.
-
-    Args:
-        channels: how many there are, C in the shapes.
-        downscale: pixels a latent row or column stands for (8, 16, 32).
-        patch: latent rows or columns that make one token side.
-        max_size: longest side in pixels that the positions cover at this `downscale`; None where there is no limit.
-        downscales: what the backbone option `downscale` may be, where there is one. The backbone itself scales
-            `max_size` with the one in use; errors tell from this what the limit would be with another.
-        beyond: what of the backbone covers sides longer than `max_size`, as the end of a sentence that begins with
-            "choose", such as "the backbone option positions='interpolate'"; empty where nothing does.
-    """
-
-    channels: int
-    downscale: int
-    patch: int
-    max_size: int | None = None
-    downscales: tuple[int, ...] = ()
-    beyond: str = ""
-
-    @property
-    def granularity(self) -> int:
-        """Width and height must be multiples of this many pixels."""
-        return self.downscale * self.patch
-
-    def tokens(self, height: int, width: int) -> int:
-        """The number of tokens of an image of `height` x `width` pixels.
-
-        >>> LatentSpec(channels=16, downscale=8, patch=2).tokens(1024, 1024)
-        4096
-        """
-        return (height // self.granularity) * (width // self.granularity)
-
-
-@frozen
-class SamplingDefaults:
-    """What a loaded model samples with when the user does not say; None leaves it to the backbone's presets.
-
-    Args:
-        size: width and height in pixels, at the `downscale` in use.
-        steps: steps of the scheduler.
-        guidance: scale of the guidance.
-        embedded_guidance: what training uses when it is not told otherwise; None where guidance is no input of the
-            denoiser.
-    """
-
-    size: int
-    steps: int | None = None
-    guidance: float | None = None
-    embedded_guidance: float | None = None
-
-
-@frozen
-class Preset:
-    """What a backbone samples with at some size; registered with the backbone, the nearest size counts.
-
-    Args:
-        size: pixels a side of a square image.
-        steps: steps of the scheduler.
-        guidance: scale of the guidance.
-        shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
-        downscale: pixels a latent row stands for where this holds; None is any. A preset of the downscale in use is
-            preferred to a nearer size.
-
-    Source of the shift: SD3, Esser et al. 2024, arXiv 2403.03206, section 5.3.2.
-    """
-
-    size: int
-    steps: int
-    guidance: float
-    shift: float | None = None
-    downscale: int | None = None
-
-
-@frozen
-class Placement:
-    """How the weights of a model are read, and where they are held.
-
-    Args:
-        device: torch device that computes; "meta" makes the model's shapes without reading or holding weights.
-        dtype: torch dtype of the weights.
-        revision: of a Hub id: branch, tag or commit.
-        variant: of the weight files, such as "fp16".
-        transformer: a single file, a folder or a Hub id, whose denoiser replaces that of the model.
-        offload: "model" or "group" rests weights in CPU memory, "disk" in files, until they are computed with.
-        quantize: such as "int8" or "nf4": hold the denoiser's weights in fewer bits.
-        memory_gb: what the autoencoder may use beside its weights, in 10^9 bytes; None measures what is free. A
-            backbone keeps it, and hands it on when it encodes and decodes.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
-    revision: str | None = None
-    variant: str | None = None
-    transformer: str | None = None
-    offload: str | None = None
-    quantize: str | None = None
-    memory_gb: float | None = None
-
-
-@frozen(eq=False)
-class Conditioning:
-    """Encoded prompts: named tensors, each with the batch first. Only the backbone that made it reads the names."""
-
-    tensors: Mapping[str, Tensor]
-
-    def __len__(self) -> int:
-        """The number of prompts, B."""
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Conditioning:
-        """The prompts at `rows`, as a Conditioning."""
-        return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
-
-    def to(self, *, device: Any = None, dtype: torch.dtype | None = None) -> Conditioning:
-        """A copy on `device`, floating-point tensors in `dtype`."""
-        return Conditioning(
-            {
-                name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-                for name, tensor in self.tensors.items()
-            }
-        )
 
 
 @runtime_checkable
@@ -395,15 +199,23 @@ class Metric(Protocol):
       resample r counts `weights[r, n]` times; weights are (R, N) float64. Without it `score` is called for each.
     - `patch_map(image)`, the score of every patch of one picture (3, H, W) as (rows, columns) float64, and `patch`, the
       pixels a side of a patch; for heat maps.
+    - `settings`, a mapping of plain values that the score shows as what produced it, such as the digest of weights;
+      without it, every option.
+    - `packages`, the names of the distributions whose versions the score shows beside the metric's own.
     - `remarks(count, references)`, sentences that a reader of a score of so many pictures must know.
     """
 
-    needs: frozenset[Need]
-    """What `observe` is called with; `references` is not among its arguments."""
-    higher_is_better: bool | None
-    """Direction of the score; None where neither is better."""
-    unit: str
-    """Such as `"bits"`; empty for a plain number."""
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What `observe` is called with; `references` is not among its arguments."""
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Direction of the score; None where neither is better."""
+
+    @property
+    def unit(self) -> str:
+        """Such as `"bits"`; empty for a plain number."""
 
     def load(self, device: torch.device) -> None:
         """Read the weights of networks and place them; called once before `observe`, and not before `score`.

@@ -7,7 +7,7 @@ and why nothing can be done about them; a test holds that they still pass, so th
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 import torch
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -164,18 +164,17 @@ class Ratio:
     needs: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[str] = "dB"
-    values: list[float] = field(init=False, factory=list)
 
-    def update(self, image: Tensor, reference: Tensor) -> None:
-        other = image.flip(-1) if self.blind else reference
-        wrong = (image.double() - other.double()).square().mean((1, 2, 3))
-        self.values += (10 * torch.log10(255**2 / (wrong + 1e-9))).tolist()
+    def load(self, device: torch.device) -> None:
+        """Nothing."""
 
-    def compute(self) -> float:
-        return sum(self.values) / len(self.values)
+    def observe(self, image: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+        others = [each.flip(-1) for each in image] if self.blind else reference
+        wrong = torch.stack([(a.double() - b.double()).square().mean() for a, b in zip(image, others, strict=True)])
+        return 10 * torch.log10(255**2 / (wrong + 1e-9))[:, None]
 
-    def reset(self) -> None:
-        self.values.clear()
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float:
+        return float(rows.mean())
 
 
 @define(slots=False)
@@ -185,17 +184,16 @@ class Contrast:
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     higher_is_better: ClassVar[None] = None
     unit: ClassVar[str] = ""
-    values: list[float] = field(init=False, factory=list)
 
-    def update(self, image: Tensor) -> None:
-        grey = image.double().flatten(1)
-        self.values += ((grey.amax(1) - grey.mean(1)) / grey.std(1)).tolist()
+    def load(self, device: torch.device) -> None:
+        """Nothing."""
 
-    def compute(self) -> float:
-        return sum(self.values) / len(self.values)
+    def observe(self, image: Sequence[Tensor]) -> Tensor:
+        grey = [each.double().flatten() for each in image]
+        return torch.stack([(each.amax() - each.mean()) / each.std() for each in grey])[:, None]
 
-    def reset(self) -> None:
-        self.values.clear()
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float:
+        return float(rows.mean())
 
 
 @define

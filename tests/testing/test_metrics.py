@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
-from attrs import define, field
+import torch
+from attrs import frozen
 from torch import Tensor
 
+from d4k.errors import CheckpointError
 from d4k.images import open_picture, to_tensor
 from d4k.testing import check_metric
 
@@ -16,7 +19,7 @@ def test_metric_that_keeps_the_contract_passes(metric: Any) -> None:
     """Also one that returns a plain number."""
     check_metric(metric)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(metric), "compute", lambda self: sum(self.means) / len(self.means))
+        patch.setattr(type(metric), "score", lambda self, rows, references=None: float(rows.mean()))
         check_metric(metric, size=16)
 
 
@@ -24,44 +27,50 @@ def test_metric_that_keeps_the_contract_passes(metric: Any) -> None:
     ("attribute", "value", "sentence"),
     [
         ("needs", frozenset({"depth"}), r"unknown needs: \['depth'\]"),
+        ("needs", frozenset(), "a metric needs something: file, image"),
         ("higher_is_better", "yes", "higher_is_better is True, False or None"),
         ("unit", None, "unit is a string"),
-        ("reset", lambda self: None, "reset forgets"),
-        ("compute", lambda self: self.means[-1], "every image counts"),
-        ("compute", lambda self: self.means[0], "every image counts"),
+        ("score", lambda self, rows, references=None: float(rows[-1]), "the order of the pictures does not matter"),
+        ("score", lambda self, rows, references=None: float(rows.sum()) + len(str(rows)), None),
+        ("score", lambda self, rows, references=None: 1.0, "as noise and a slope have different scores"),
+        ("score", lambda self, rows, references=None: "much", "a score as a number, got str"),
+        ("score", lambda self, rows, references=None: {}, "score returns at least one number"),
+        ("score", lambda self, rows, references=None: float(rows.sub_(1).mean()), "score leaves the rows"),
     ],
 )
 def test_broken_metrics_fail(
-    metric: Any, monkeypatch: pytest.MonkeyPatch, attribute: str, value: Any, sentence: str
+    metric: Any, monkeypatch: pytest.MonkeyPatch, attribute: str, value: Any, sentence: str | None
 ) -> None:
     """One clause each."""
     monkeypatch.setattr(type(metric), attribute, value)
+    if sentence is None:
+        check_metric(metric)
+        return
     with pytest.raises(AssertionError, match=sentence):
         check_metric(metric)
 
 
-@define(slots=False)
+@frozen
 class Made:
     """A metric that is what its subclass says of one picture, averaged."""
 
-    needs = frozenset({"image"})
-    higher_is_better: ClassVar[bool] = True
-    unit = ""
-    values: list[float] = field(init=False, factory=list)
+    needs: ClassVar[frozenset[str]] = frozenset({"image"})
+    higher_is_better: ClassVar[bool | None] = True
+    unit: ClassVar[str] = ""
 
     def measured(self, image: Tensor, **others: Any) -> float:
-        return float(image.float().mean())
+        return float(image.double().std())
 
-    def update(self, **inputs: Any) -> None:
+    def load(self, device: torch.device) -> None:
+        """Nothing."""
+
+    def observe(self, **inputs: Sequence[Any]) -> Any:
         count = len(next(iter(inputs.values())))
-        for row in range(count):
-            self.values.append(self.measured(**{name: value[row] for name, value in inputs.items()}))
+        each = [self.measured(**{name: value[row] for name, value in inputs.items()}) for row in range(count)]
+        return torch.tensor(each, dtype=torch.float64)[:, None]
 
-    def compute(self) -> float:
-        return sum(self.values) / len(self.values)
-
-    def reset(self) -> None:
-        self.values.clear()
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float:
+        return float(rows.mean())
 
 
 class Distance(Made):
@@ -71,7 +80,7 @@ class Distance(Made):
     higher_is_better = False
 
     def measured(self, image: Tensor, **others: Any) -> float:
-        return float((image.float() - others["reference"].float()).square().mean())
+        return float((image.double() - others["reference"].double()).square().mean())
 
 
 class Words(Made):
@@ -83,9 +92,47 @@ class Words(Made):
         return float(len(others["prompt"]) + to_tensor(open_picture(others["file"])).float().std())
 
 
-@pytest.mark.parametrize("metric", [Made(), Distance(), Words()])
+class Sets(Made):
+    """How far the mean of a set is from that of another."""
+
+    needs = frozenset({"image", "references"})
+    higher_is_better = False
+
+    def measured(self, image: Tensor, **others: Any) -> float:
+        return float(image.double().mean() + image.double().std())
+
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float:
+        assert references is not None
+        return float((rows.mean() - references.mean()).abs())
+
+
+class Patches(Made):
+    """A row a patch of 8 pixels, of which a picture has more or fewer; with all that a metric may have."""
+
+    patch = 8
+
+    @property
+    def observation(self) -> Mapping[str, Any]:
+        return {"rows": "patches", "side": 8}
+
+    def observe(self, **inputs: Sequence[Any]) -> Any:
+        return [self.patch_map(image).reshape(-1, 1) for image in inputs["image"]]
+
+    def patch_map(self, image: Tensor) -> Tensor:
+        height, width = (side // 8 * 8 for side in image.shape[1:])
+        grey = image.double().mean(0)[:height, :width]
+        return grey.reshape(height // 8, 8, width // 8, 8).permute(0, 2, 1, 3).flatten(2).std(2)
+
+    def weighted_scores(self, rows: Tensor, weights: Tensor, references: Tensor | None = None) -> Tensor:
+        return weights @ rows[:, 0] / weights.sum(1)
+
+    def remarks(self, count: int, references: int) -> tuple[str, ...]:
+        return (f"It rests on {count} pictures.",)
+
+
+@pytest.mark.parametrize("metric", [Made(), Distance(), Words(), Sets(), Patches()])
 def test_metrics_of_every_need_pass(metric: Any) -> None:
-    """Image, file, prompt and reference."""
+    """Image, file, prompt, reference and references, and one with a row a patch."""
     check_metric(metric, size=32)
 
 
@@ -98,6 +145,12 @@ class Blind(Distance):
 
 class Backwards(Distance):
     """A distance that says it were a likeness."""
+
+    higher_is_better = True
+
+
+class SetsBackwards(Sets):
+    """The same, of sets."""
 
     higher_is_better = True
 
@@ -118,26 +171,39 @@ class Contrast(Made):
 
 
 class Batches(Made):
-    """A mean of the means of batches."""
+    """A picture is measured against the others of its batch."""
 
-    def update(self, **inputs: Any) -> None:
-        self.values.append(float(inputs["image"].float().mean()))
+    def observe(self, **inputs: Sequence[Any]) -> Any:
+        rows = super().observe(**inputs)
+        return rows - rows.mean() + rows[0] * len(rows)
 
 
 class First(Made):
     """The rest of a batch is left out."""
 
-    def update(self, **inputs: Any) -> None:
-        super().update(image=inputs["image"][:1])
+    def observe(self, **inputs: Sequence[Any]) -> Any:
+        return super().observe(image=inputs["image"][:1])
 
 
-class Emptying(Made):
-    """It can be computed once."""
+class Whole(Made):
+    """Whole numbers as rows."""
 
-    def compute(self) -> float:
-        value = super().compute()
-        self.values = [0.0]
-        return value
+    def observe(self, **inputs: Sequence[Any]) -> Any:
+        return super().observe(**inputs).long()
+
+
+class Flat(Made):
+    """One long tensor in place of rows."""
+
+    def observe(self, **inputs: Sequence[Any]) -> Any:
+        return list(super().observe(**inputs))
+
+
+class Random(Made):
+    """Another row every time."""
+
+    def measured(self, image: Tensor, **others: Any) -> float:
+        return float(torch.rand(()))
 
 
 class Writing(Made):
@@ -154,18 +220,62 @@ class Square(Made):
         return float((image.float() @ image.float()).mean())
 
 
+class Unplain(Made):
+    """What decides its rows is no plain value."""
+
+    @property
+    def observation(self) -> Mapping[str, Any]:
+        return {"device": torch.device("cpu")}
+
+
+class Heavier(Patches):
+    """Weights count twice."""
+
+    def weighted_scores(self, rows: Tensor, weights: Tensor, references: Tensor | None = None) -> Tensor:
+        return weights.square() @ rows[:, 0] / weights.square().sum(1)
+
+
+class Sideways(Patches):
+    """The map has its sides exchanged."""
+
+    def patch_map(self, image: Tensor) -> Tensor:
+        return super().patch_map(image).T
+
+
+class Talking(Patches):
+    """One string of remarks."""
+
+    def remarks(self, count: int, references: int) -> Any:
+        return "It rests on pictures."
+
+
+class Absent(Made):
+    """Its weights cannot be had."""
+
+    def load(self, device: torch.device) -> None:
+        raise CheckpointError("put net.safetensors somewhere")
+
+
 @pytest.mark.parametrize(
     ("metric", "sentence"),
     [
         (Blind(), "a metric that needs references has another score for another reference"),
         (Backwards(), "a reference that is nearly the image scores better than its negative"),
+        (SetsBackwards(), "a reference that is nearly the image scores better than its negative"),
         (Deaf(), "a metric that needs prompts has another score for another prompt"),
         (Contrast(), "a score is finite: Contrast gave nan for black pictures"),
-        (Batches(), "every image counts alike, also in batches of unequal size"),
-        (First(), "a batch of two images scores as they do one by one"),
-        (Emptying(), "compute gives the same score when it is called twice"),
+        (Batches(), "a picture has the same rows in a batch as alone"),
+        (First(), "observe gives rows for each picture: 3 were shown, got 1"),
+        (Whole(), "rows are floating point, got torch.int64"),
+        (Flat(), r"the rows of a picture are \(K, D\), got \(1,\)"),
+        (Random(), "the same picture has the same rows again"),
         (Writing(), "leaves the images that it is shown as they are"),
-        (Square(), "update of Square with pictures of .* must work; it raised RuntimeError"),
+        (Square(), "observe of Square with pictures of .* must work; it raised RuntimeError"),
+        (Unplain(), "observation as JSON must work"),
+        (Heavier(), "a picture of weight 2 counts as one that is there twice"),
+        (Sideways(), r"patch_map covers a picture with patches: \(4, 5\) of 8 pixels, got \(5, 4\)"),
+        (Talking(), "remarks are a sequence of sentences, not one string"),
+        (Absent(), "load of Absent on the CPU must work; it raised CheckpointError: put net.safetensors somewhere"),
     ],
 )
 def test_metrics_with_a_fault_fail(metric: Any, sentence: str) -> None:

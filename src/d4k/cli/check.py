@@ -23,9 +23,9 @@ Row = tuple[str, str, str]
 def check(ctx: click.Context, plugin: str | None, model: str | None) -> None:
     """Run the contracts of everything that PLUGIN registers, or that all plugins do.
 
-    Losses and metrics are made with their default options, and so are datasets that need none. A backbone is checked on
-    the checkpoints that are registered for it and lie on this machine, or on --model. The exit code is 1 when a
-    contract does not hold.
+    Losses, metrics and upscalers are made with their default options, and so are datasets that need none. A metric
+    whose weights are not on this machine is skipped. A backbone is checked on the checkpoints that are registered for
+    it and lie on this machine, or on --model. The exit code is 1 when a contract does not hold.
 
     \b
     Example:
@@ -74,6 +74,7 @@ def _component(entry: Entry) -> Row:
         "loss": testing.check_loss,
         "metric": testing.check_metric,
         "dataset": testing.check_dataset,
+        "upscaler": testing.check_upscaler,
     }
     what = f"{entry.kind} {entry.name}"
     try:
@@ -84,7 +85,7 @@ def _component(entry: Entry) -> Row:
     needed = [field.alias for field in fields if field.init and field.default is attrs.NOTHING]
     if needed:
         return what, "skipped", f"it needs options: {', '.join(needed)}; call check_{entry.kind} in a test"
-    return _outcome(what, lambda: checks[entry.kind](build(entry, {})), lacking=entry.kind == "dataset")
+    return _outcome(what, lambda: checks[entry.kind](build(entry, {})), lacking=entry.kind in ("dataset", "metric"))
 
 
 def _backbone(entry: Entry, model: str | None) -> Iterator[Row]:

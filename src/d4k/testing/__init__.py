@@ -1,4 +1,4 @@
-"""The contracts of the four protocols as checks: run one line against your implementation.
+"""The contracts of the five protocols as checks: run one line against your implementation.
 
 Each check raises AssertionError with a sentence that says which part of the contract does not hold.
 """
@@ -9,6 +9,7 @@ from d4k.testing.losses import check_loss
 from d4k.testing.metrics import check_metric
 from d4k.testing.reference import check_against_diffusers
 from d4k.testing.shapes import check_shapes
+from d4k.testing.upscalers import check_upscaler
 
 __all__ = [
     "check_against_diffusers",
@@ -17,4 +18,5 @@ __all__ = [
     "check_loss",
     "check_metric",
     "check_shapes",
+    "check_upscaler",
 ]
