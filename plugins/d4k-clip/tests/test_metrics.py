@@ -127,7 +127,7 @@ def test_clip_score_is_that_of_torchmetrics_with_the_same_weights(twin, pictures
     metric = loaded(CLIPScore, **twin.options)
     for picture, prompt in zip(pictures, PROMPTS, strict=True):
         with torch.inference_mode():
-            wanted = clip_score(picture, prompt, lambda: (features(twin.model), Processor(32)))  # noqa: B023
+            wanted = clip_score(picture, prompt, lambda: (features(twin.model), Processor(32)))
         row = metric.observe(image=[picture], prompt=[prompt])
         assert metric.score(row)["clip-score"] == pytest.approx(float(wanted), abs=1e-4)
 

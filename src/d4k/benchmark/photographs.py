@@ -101,14 +101,15 @@ def _digest(sample: Sample) -> str:
         raise DataError(f"picture '{sample.id}' cannot be read: {first_line(error)}") from error
 
 
-def warn_of_small(photographs: Iterable[Photograph], width: int, height: int) -> None:
+def warn_of_small(photographs: Sequence[Photograph], width: int, height: int) -> None:
     """Warn of pictures that have to be enlarged, which makes them poor references."""
     small = [found for found in photographs if found.width < width or found.height < height]
     if small:
         first = small[0]
+        verb = "is" if len(small) == 1 else "are"
         warnings.warn(
-            f"{len(small)} of the dataset's pictures are smaller than {width}x{height} and are enlarged, which makes "
-            f"them poor references; such as '{first.id}' of {first.width}x{first.height} pixels",
+            f"{len(small)} of the dataset's {len(photographs)} pictures {verb} smaller than {width}x{height} and {verb} "
+            f"enlarged: a poor reference. The first is '{first.id}' of {first.width}x{first.height} pixels",
             stacklevel=2,
         )
 

@@ -17,15 +17,13 @@ from typing import Any
 import torch
 from attrs import field, frozen
 
-from d4k.errors import DataError
-from d4k.evaluation.faults import left_out_remark
-from d4k.evaluation.needs import check_needs, is_of_sets
-from d4k.evaluation.observe import Task, observe
+from d4k.evaluation.needs import check_needs
+from d4k.evaluation.observe import observe
 from d4k.evaluation.result import Evaluation, write_evaluation
 from d4k.evaluation.rows import Observer, find_observers, open_rows
 from d4k.evaluation.scoring import Scoring
 from d4k.evaluation.subjects import Subject
-from d4k.evaluation.survey import Survey, survey
+from d4k.evaluation.survey import survey
 from d4k.machine import choose_device
 from d4k.protocols import Metric
 from d4k.store import Store, compact
