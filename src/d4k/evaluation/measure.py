@@ -15,15 +15,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from d4k.evaluation.needs import check_needs
-from d4k.evaluation.observe import observe
+from d4k.evaluation.needs import check_needs, is_of_whole_sets
+from d4k.evaluation.observe import Task, observe
 from d4k.evaluation.result import Evaluation, write_evaluation
 from d4k.evaluation.rows import Observer, find_observers, open_rows
 from d4k.evaluation.scoring import Scoring
 from d4k.evaluation.subjects import Subject
 from d4k.evaluation.survey import survey
+from d4k.evaluation.torchmetrics import as_metric
 from d4k.machine import choose_device
 from d4k.protocols import Metric
 from d4k.store import Store, compact
@@ -94,24 +95,35 @@ def measure(
         OutputError: the output cannot be written.
     """
     settings = settings or Measuring()
+    metrics = {name: as_metric(metric) for name, metric in metrics.items()}
     check_needs(
         metrics,
         prompts=any(subject.prompt is not None for subject in subjects),
         reference=any(subject.reference is not None for subject in subjects),
         references=bool(settings.references),
     )
-    observers = find_observers({name: metric for name, metric in metrics.items() if not _is_whole(metric)})
+    observers = find_observers({name: metric for name, metric in metrics.items() if not is_of_whole_sets(metric)})
     found = survey(subjects, metrics, observers, settings.references, settings.threads)
-    found.refuse(settings.strict)
+    found.refuse(strict=settings.strict)
     device = choose_device(settings.device)
     with _opened(settings.kept) as store:
-        observe(_missing(found, store), store, _Loader(device), workers=settings.threads)
+        observe(_missing(found.tasks(observers), store), store, _Loader(device), workers=settings.threads)
         if settings.kept is not None:
             compact(store)
-        result = Scoring(found, metrics, observers, store, device, settings).evaluation()
+        scoring = Scoring(found, metrics, observers, store, settings)
+        found.refuse(strict=settings.strict)
+        result = scoring.evaluation(device)
+        found.refuse(strict=settings.strict)
     if settings.output is not None:
         write_evaluation(settings.output, result)
     return result
+
+
+def _missing(tasks: Sequence[Task], store: Store) -> list[Task]:
+    """What of the tasks is not in the store."""
+    missing = set(store.missing(key for task in tasks for key in task.wanted))
+    lacking = (evolve(task, wanted={k: one for k, one in task.wanted.items() if k in missing}) for task in tasks)
+    return [task for task in lacking if task.wanted]
 
 
 class _Loader:
