@@ -383,6 +383,7 @@ def test_vit_b_16_of_true_size_gives_what_open_clip_gives(tmp_path):
     picture = torch.randint(0, 256, (3, 300, 500), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
     metric = loaded(CLIPScore, model=name, weights=str(path))
     row = metric.observe(image=[picture], prompt=["a tree"])
+    path.unlink()  # 300 MB, which pytest would keep
     transform = open_clip.image_transform(224, is_train=False)
     with torch.inference_mode():
         image = model.encode_image(transform(to_picture(picture))[None])
