@@ -25,9 +25,9 @@ RENAMED = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _no_network_is_left():
-    """What a test places is forgotten."""
+    """What tests place is shared among them, and forgotten in the end."""
     yield
     networks.release()
 
