@@ -24,6 +24,7 @@ from d4k.testing import check_metric
 from d4k_clip.head import read_head
 from d4k_clip.metrics import Aesthetics, CLIPScore, HPSv2, PickScore
 from d4k_clip.tower import find_architecture, load_tower
+from d4k_clip.weights import AESTHETICS, VIT_L14, file_digest
 
 CPU = torch.device("cpu")
 PROMPTS = ["a tabby cat", "", "три красных велосипеда", "古い木の下の赤い自転車 🚲"]
@@ -127,7 +128,7 @@ def test_clip_score_is_that_of_torchmetrics_with_the_same_weights(twin, pictures
     metric = loaded(CLIPScore, **twin.options)
     for picture, prompt in zip(pictures, PROMPTS, strict=True):
         with torch.inference_mode():
-            wanted = clip_score(picture, prompt, lambda: (features(twin.model), Processor(32)))  # noqa: B023
+            wanted = clip_score(picture, prompt, lambda: (features(twin.model), Processor(32)))
         row = metric.observe(image=[picture], prompt=[prompt])
         assert metric.score(row)["clip-score"] == pytest.approx(float(wanted), abs=1e-4)
 
@@ -194,8 +195,6 @@ def test_the_real_aesthetics_head_gives_its_golden_values():
     """On four random directions, as computed when the head was published in this place."""
     rows = F.normalize(torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert read_head(shared_data())(rows).tolist() == pytest.approx([5.54257, 5.36506, 4.94470, 4.64072], abs=1e-5)
-    from d4k_clip.weights import AESTHETICS, file_digest
-
     assert file_digest(shared_data()) == AESTHETICS.sha256
 
 
@@ -300,6 +299,23 @@ def test_the_observation_names_what_decides_a_row(tiny, tmp_path):
     assert first != CLIPScore(**tiny.options, long_captions="chunks").observation
     assert first != HPSv2(**tiny.options).observation
     assert first["preprocessing"]["size"] == 32
+
+
+def test_settings_make_the_metric_again_without_its_files(tiny, head, tmp_path):
+    """They are options; a digest stands for where the weights lie, so that a score means the same elsewhere."""
+    metric = loaded(CLIPScore, **tiny.options, long_captions="chunks")
+    again = create("metric", "clip-score", **metric.settings)
+    assert str(Path(tiny.config).parent) not in json.dumps(metric.settings)
+    assert again.settings == metric.settings
+    assert metric.settings["sha256"] == metric.observation["weights"]
+    rows = torch.tensor([[20.0, 3.0], [30.0, 99.0]])
+    assert again.score(rows) == metric.score(rows) == {"clip-score": 25.0, "long-captions": 1.0}
+    assert again.remarks(2, 0) == metric.remarks(2, 0)
+    beauty = loaded(Aesthetics, **tiny.options, head=head.path)
+    assert create("metric", "aesthetics", **beauty.settings).settings == beauty.settings
+    assert beauty.settings["head_sha256"] == beauty.observation["head"]
+    default = Aesthetics()
+    assert default.settings == {"model": default.model, "sha256": VIT_L14.sha256, "head_sha256": AESTHETICS.sha256}
 
 
 def test_the_observation_of_published_weights_needs_no_file(own_cache):

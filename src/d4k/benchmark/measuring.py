@@ -9,12 +9,17 @@ from typing import Any
 from d4k.benchmark.begin import Begun
 from d4k.benchmark.metrics import of_photographs
 from d4k.benchmark.plan import PHOTOGRAPHS, ROWS, Plan, Row
+from d4k.errors import DataError
 from d4k.evaluation import Evaluation, Measuring, Subject, measure
 from d4k.plugins import create
 from d4k.protocols import Metric
 from d4k.sampling import name_files
 
 __all__ = ["measure_photographs", "measure_row"]
+
+
+LOST = ("missing", "empty", "unreadable", "truncated", "giant")
+"""Kinds of faults that no picture has which was made here."""
 
 
 def measure_photographs(output: Path, plan: Plan, begun: Begun) -> Evaluation | None:
@@ -24,7 +29,9 @@ def measure_photographs(output: Path, plan: Plan, begun: Begun) -> Evaluation | 
         return None
     folder = output / PHOTOGRAPHS
     subjects = [Subject(found.id, folder / found.name, prompt=found.caption) for found in begun.photographs]
-    return measure(subjects, metrics, _measuring(output, plan, folder, PHOTOGRAPHS, about_dataset(plan)))
+    return _whole(
+        folder, measure(subjects, metrics, _measuring(output, plan, folder, PHOTOGRAPHS, about_dataset(plan)))
+    )
 
 
 def measure_row(output: Path, plan: Plan, begun: Begun, row: Row) -> Evaluation:
@@ -41,7 +48,17 @@ def measure_row(output: Path, plan: Plan, begun: Begun, row: Row) -> Evaluation:
     ]
     references = [output / PHOTOGRAPHS / found.name for found in begun.photographs]
     settings = _measuring(output, plan, row.folder(output), row.name, about_row(plan, row), references)
-    return measure(subjects, _metrics(plan, begun), settings)
+    return _whole(row.folder(output), measure(subjects, _metrics(plan, begun), settings))
+
+
+def _whole(folder: Path, evaluation: Evaluation) -> Evaluation:
+    """An evaluation, unless it rests without a picture that this benchmark made."""
+    lost = next((fault for fault in evaluation.faults if fault.kind in LOST), None)
+    if lost is not None:
+        raise DataError(
+            f"{folder / lost.file} cannot be measured: {lost.reason} Remove it, and run again to make it anew"
+        )
+    return evaluation
 
 
 def _metrics(plan: Plan, begun: Begun) -> dict[str, Metric]:

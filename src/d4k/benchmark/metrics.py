@@ -81,9 +81,10 @@ def _made(name: str, options: Mapping[str, Any], tried: Collection[str]) -> Metr
 
 
 def metric_record(name: str, metric: Metric) -> dict[str, Any]:
-    """What the manifest says of a metric: its name, and all of its options."""
+    """What the manifest says of a metric: its name, all of its options, and what it says its rows depend on."""
     options = attrs.asdict(metric, filter=lambda field, _: field.init) if attrs.has(type(metric)) else {}  # type: ignore[arg-type]
-    return {"name": name, "options": options}
+    observation = getattr(metric, "observation", None)
+    return {"name": name, "options": options} | ({} if observation is None else {"observation": dict(observation)})
 
 
 def of_photographs(metrics: Mapping[str, Metric]) -> dict[str, Metric]:

@@ -95,20 +95,22 @@ def look_at_photographs(samples: Sequence[Sample]) -> list[Photograph]:
 
 def _digest(sample: Sample) -> str:
     try:
-        with sample.source.open("rb") if isinstance(sample.source, Path) else sample.source() as stream:
+        source: Any = sample.source
+        with source.open("rb") if isinstance(source, Path) else source() as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"picture '{sample.id}' cannot be read: {first_line(error)}") from error
 
 
-def warn_of_small(photographs: Iterable[Photograph], width: int, height: int) -> None:
+def warn_of_small(photographs: Sequence[Photograph], width: int, height: int) -> None:
     """Warn of pictures that have to be enlarged, which makes them poor references."""
     small = [found for found in photographs if found.width < width or found.height < height]
     if small:
         first = small[0]
+        verb = "is" if len(small) == 1 else "are"
         warnings.warn(
-            f"{len(small)} of the dataset's pictures are smaller than {width}x{height} and are enlarged, which makes "
-            f"them poor references; such as '{first.id}' of {first.width}x{first.height} pixels",
+            f"{len(small)} of the dataset's {len(photographs)} pictures {verb} smaller than {width}x{height} and "
+            f"{verb} enlarged: a poor reference. The first is '{first.id}' of {first.width}x{first.height} pixels",
             stacklevel=2,
         )
 

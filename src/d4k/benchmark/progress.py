@@ -31,9 +31,7 @@ class Work:
     def __enter__(self) -> Work:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.bar.close()
 
     def begin(self, what: str, width: int, height: int) -> None:

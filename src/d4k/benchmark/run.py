@@ -10,7 +10,7 @@ DIR/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from d4k.benchmark.progress import Work, looks
 from d4k.benchmark.sampling import Enlarging, LazyModel, enlarge_pictures, sample_pictures
 from d4k.benchmark.settings import BenchmarkSettings
 from d4k.errors import ConfigError
-from d4k.evaluation import Evaluation
+from d4k.evaluation import Evaluation, read_evaluation
 from d4k.machine import choose_device
 from d4k.processes import Processes, StoppedElsewhereError, check_found, first_process, meeting, process_count
 from d4k.sampling import name_files
@@ -81,17 +81,12 @@ def run_benchmark(
         begun: Begun = processes.tell(first)
         with _work(output, plan, processes) as work:
             _make_pictures(output, plan, begun, processes, work)
-            work.begin("measuring", plan.width, plan.height)
-            found = {output / PHOTOGRAPHS: measure_photographs(output, plan, begun)}
-            work.seen(len(plan.jobs))
-            for row in plan.rows:
-                found[row.folder(output)] = measure_row(output, plan, begun, row)
-                work.seen(len(plan.jobs))
-        rows = {folder: evaluation for folder, evaluation in found.items() if evaluation is not None}
+            folders = _measure(output, plan, begun, work)
         with processes.together():
             if processes.first:
-                record_pictures(output, _pictures(output, rows))
-        return BenchmarkResult(output, tuple(rows), tuple(rows.values()), read_manifest(output) or {})
+                record_pictures(output, _pictures(output, folders))
+        evaluations = tuple(read_evaluation(folder) for folder in folders)
+        return BenchmarkResult(output, tuple(folders), evaluations, read_manifest(output) or {})
 
 
 @contextmanager
@@ -147,10 +142,22 @@ def _make_pictures(output: Path, plan: Plan, begun: Begun, processes: Processes,
         pass
 
 
-def _pictures(output: Path, rows: Mapping[Path, Evaluation]) -> dict[str, str]:
+def _measure(output: Path, plan: Plan, begun: Begun, work: Work) -> list[Path]:
+    """Measure every row; returns their folders. Processes share the pictures, and the first one scores."""
+    work.begin("measuring", plan.width, plan.height)
+    folders = [output / PHOTOGRAPHS] if measure_photographs(output, plan, begun) else []
+    work.seen(len(plan.jobs))
+    for row in plan.rows:
+        measure_row(output, plan, begun, row)
+        folders.append(row.folder(output))
+        work.seen(len(plan.jobs))
+    return folders
+
+
+def _pictures(output: Path, folders: Sequence[Path]) -> dict[str, str]:
     """SHA-256 of every picture that was measured, by its path below the folder of the benchmark."""
     return {
         (folder / picture.file).relative_to(output).as_posix(): picture.sha256
-        for folder, evaluation in rows.items()
-        for picture in evaluation.pictures
+        for folder in folders
+        for picture in read_evaluation(folder).pictures
     }

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from d4k.cli.adapter import read_scales
+from d4k.cli.evaluate import metric_options
 from d4k.cli.placement import placement_options
 from d4k.config import with_settings
+from d4k.errors import ConfigError
 
 if TYPE_CHECKING:
-    pass
+    from d4k.benchmark import BenchmarkResult
+    from d4k.models import ModelRef
 
 __all__ = ["benchmark"]
 
@@ -85,3 +89,49 @@ def benchmark(output: Path, config: Path | None, no_report: bool, **given: Any) 
     settings = BenchmarkSettings(models=models, width=width, height=height, loading=loading, **metrics, **given)
     result = run_benchmark(output, settings, say=lambda line: click.echo(line, err=True))
     _finish(result, report=not no_report)
+
+
+def _models(
+    models: tuple[str, ...], adapters: tuple[str, ...], options: tuple[str, ...], **files: str | None
+) -> list[ModelRef]:
+    """The models as they are named; what belongs to one of them is refused where there are several."""
+    from d4k.adapters import as_scales
+    from d4k.models import ModelRef
+
+    given = [name for name, value in files.items() if value is not None] + ["adapter"] * bool(adapters)
+    if given and len(models) > 1:
+        raise ConfigError(
+            f"--{given[0]} belongs to one model, and {len(models)} are given: benchmark that model by itself, and "
+            "compare the two folders with d4k report"
+        )
+    backbone, scales = with_settings({}, list(options)), as_scales(read_scales(adapters))
+    return [ModelRef(name, adapters=scales, options=backbone, **files) for name in models]
+
+
+def _size(size: int | None, width: int | None, height: int | None) -> tuple[int | None, int | None]:
+    if size is not None and (width is not None or height is not None):
+        raise ConfigError("--size is width and height in one: leave it out, or --width and --height")
+    return (size, size) if size is not None else (width, height)
+
+
+def _metrics(names: tuple[str, ...], config: Path | None, options: tuple[str, ...]) -> dict[str, Any]:
+    """The metrics that are named, on the command line or else in the file, and their options."""
+    return {
+        "metrics": names or tuple(metric_options(config, ())),
+        "metric_options": metric_options(config, options),
+    }
+
+
+def _finish(result: BenchmarkResult, *, report: bool) -> None:
+    """Print the table, and make the report; in the first process of a launch only."""
+    from d4k.evaluation import score_table
+    from d4k.processes import first_process
+
+    if not first_process():
+        return
+    click.echo(score_table({evaluation.name: evaluation.scores for evaluation in result.evaluations}))
+    if report:
+        from d4k.report import write_report
+
+        page = write_report(result.folder / "report", result.folders)
+        click.echo(f"{page}: look at it in a browser")

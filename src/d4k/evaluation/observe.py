@@ -139,7 +139,7 @@ def rows_of(observer: Observer, batch: Sequence[Shown]) -> list[Row]:
     except DataError as error:
         if len(batch) > 1:
             return [row for shown in batch for row in rows_of(observer, [shown])]
-        return [Flaw("unmeasurable", f"{observer.name} cannot measure it: {str(error).rstrip('.')}.")]
+        return [Flaw("unmeasurable", f"{str(error).rstrip('.')}.")]
     return check_rows(observer, found, len(batch))
 
 
@@ -159,8 +159,8 @@ def check_rows(observer: Observer, found: Any, count: int) -> list[Row]:
             f"pictures, got {got}; d4k.testing.check_metric shows what is wrong"
         )
     tensors = [(row[None] if whole else row).detach().cpu() for row in rows]
-    reason = f"{observer.name} cannot measure it: what it observed is not finite."
-    return [row if row.isfinite().all() else Flaw("unmeasurable", reason) for row in tensors]
+    strange = Flaw("unmeasurable", "What was observed is not finite.")
+    return [row if row.isfinite().all() else strange for row in tensors]
 
 
 def decoded(tasks: Iterable[Task], workers: int) -> Iterator[Shown]:
@@ -214,8 +214,8 @@ def _flaw(observer: Observer, shown: Shown) -> Flaw | None:
     if isinstance(shown.image, Flaw):
         return shown.image
     if "prompt" in observer.inputs and shown.task.prompt is None:
-        return Flaw("unmeasurable", f"{observer.name} cannot measure it: it has no prompt.")
+        return Flaw("unmeasurable", "It has no prompt.")
     if "reference" not in observer.inputs or isinstance(shown.reference, Tensor):
         return None
     why = shown.reference.reason if isinstance(shown.reference, Flaw) else "There is none."
-    return Flaw("unmeasurable", f"{observer.name} cannot measure it, since its reference cannot be used: {why}")
+    return Flaw("unmeasurable", f"Its reference cannot be used: {why}")

@@ -19,10 +19,13 @@ from torchvision.transforms import functional as transforms
 from d4k import CheckpointError
 from d4k_fid.weights import read_weights, sha256_of
 
-__all__ = ["INPUT", "features", "placed", "release"]
+__all__ = ["INPUT", "WIDTH", "features", "placed", "release"]
 
 INPUT = {"inception-v3-compat": 299, "dinov2-vit-s-14": 224, "dinov2-vit-b-14": 224, "dinov2-vit-l-14": 224}
 """Height and width in pixels that a network sees, by its name in torch-fidelity."""
+
+WIDTH = {"inception-v3-compat": 2048, "dinov2-vit-s-14": 384, "dinov2-vit-b-14": 768, "dinov2-vit-l-14": 1024}
+"""Features that a network has for a picture."""
 
 TIMM = {
     "dinov2-vit-s-14": "vit_small_patch14_dinov2",

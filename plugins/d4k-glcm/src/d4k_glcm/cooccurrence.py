@@ -161,9 +161,7 @@ def _shared(kernel: Callable[..., Any], patches: Levels, form: Form) -> npt.NDAr
     tables = make_tables(form)
     shares = np.array_split(patches, min(torch.get_num_threads(), len(patches)))
     with ThreadPoolExecutor(len(shares)) as pool:
-        return np.concatenate(
-            list(pool.map(lambda share: kernel(share, tables, form.levels, form.symmetric), shares))
-        )
+        return np.concatenate(list(pool.map(lambda share: kernel(share, tables, form.levels, form.symmetric), shares)))
 
 
 @lru_cache(maxsize=8)
