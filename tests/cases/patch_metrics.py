@@ -8,7 +8,7 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from d4k import CheckpointError, hookimpl
+from d4k import CheckpointError, DataError, hookimpl
 
 __all__ = ["Lightness", "PatchPlugin", "Warmth"]
 
@@ -61,6 +61,8 @@ class Lightness:
         return float(rows.mean())
 
     def patch_map(self, image: Tensor) -> Tensor:
+        if min(image.shape[1:]) < PATCH:
+            raise DataError(f"a picture must have {PATCH} pixels a side")
         weighted = image.double() * torch.tensor(self.weights, dtype=torch.float64)[:, None, None]
         return torch.nn.functional.avg_pool2d(weighted.mean(0)[None], PATCH)[0] * self.scale
 

@@ -84,7 +84,10 @@ def test_a_wrong_tarball_is_refused_and_nothing_is_written(
 ) -> None:
     """One that is not there, one of another hash, and ones whose hash is right but whose content is not."""
     names = [osd.FILES[name][0] for name in CONTENTS]
-    path, message = tmp_path / "wrong.tgz", {"missing": "cannot read", "other": "must be sha512-"}.get(kind, "cannot take OpenSeadragon out of")
+    path, message = (
+        tmp_path / "wrong.tgz",
+        {"missing": "cannot read", "other": "must be sha512-"}.get(kind, "cannot take OpenSeadragon out of"),
+    )
     if kind == "other":
         tarball(path, {names[0]: b"evil", names[1]: b"its licence"})
     elif kind == "cut":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from d4k.evaluation import Comparison
+from d4k.evaluation.difference import Comparison
 from d4k.evaluation.result import Evaluation
 from d4k.protocols import Score
 from d4k.report.data import ComparisonData, FaultData, HistogramData, LicenceData, MetricData, ScoreData, SetData

@@ -20,8 +20,12 @@ import attrs
 from attrs import frozen
 
 from d4k import __version__
-from d4k.errors import DataError, OutputError, PluginError, UnknownNameError
-from d4k.evaluation import Comparison, Evaluation, compare
+from d4k.errors import D4KError, DataError, OutputError
+from d4k.evaluation import Evaluation
+from d4k.evaluation.agreement import metric_of
+from d4k.evaluation.compare import compare
+from d4k.evaluation.difference import Comparison
+from d4k.evaluation.systems import System
 from d4k.files import atomic_folder, is_folder, refuse_unwritable, sweep, write_text
 from d4k.report import openseadragon, summary
 from d4k.report.data import PREFIX, LicenceData, ReportData, RowData, SetData, script
@@ -72,7 +76,6 @@ def write_report(output: Path, folders: Sequence[Path], *, title: str | None = N
             shutil.copyfile(file, new / file.name)
         write_text(new / DATA, script(data))
         write_text(new / "licences.txt", _licence_text(data.licences))
-        _write_tables(new, content.evaluations, content.comparison)
     return output / "index.html"
 
 
@@ -84,7 +87,7 @@ class _Content:
     photographs: Source | None
     rows: list[Row]
     comparison: Comparison | None
-    votes: Votes | None
+    votes: None
     scorers: list[PatchScorer]
     notes: list[str]
 
@@ -121,7 +124,7 @@ def _read(folders: Sequence[Path], votes: Path | None) -> _Content:
     sources = find_sources(folders)
     photographs, others = with_photographs(sources)
     columns = [*([] if photographs is None else [photographs]), *others]
-    said = None if votes is None else read_votes(votes)
+    said = None
     comparison, undecided = _compared(columns)
     rows = check_files(pair(photographs, others), [column.name for column in columns])
     known = summary.first_scores([column.evaluation for column in columns if column.evaluation is not None])
@@ -134,12 +137,28 @@ def _compared(columns: Sequence[Source]) -> tuple[Comparison | None, list[str]]:
     systems = [column.system for column in columns if column.system is not None]
     if len(systems) < 2:
         return None, []
+    known, notes = [], []
+    for name, score in summary.first_scores([system.evaluation for system in systems]).items():
+        try:
+            metric_of(score, {})
+        except D4KError as error:
+            notes.append(f"No differences of {name}: {error}")
+        else:
+            known.append(name)
+    comparison = None
     try:
-        comparison = compare(systems, all_pairs=True)
-    except (UnknownNameError, PluginError, DataError) as error:  # that settings differ is refused
-        warnings.warn(f"the report shows no differences: {error}", stacklevel=2)
-        return None, [f"Differences are not shown: {error}"]
-    return comparison, list(comparison.remarks)
+        comparison = compare([_only(system, known) for system in systems], all_pairs=True) if known else None
+    except DataError as error:  # that settings differ is a ConfigError, and refused
+        notes.append(f"No differences: {error}")
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return comparison, [*notes, *(() if comparison is None else comparison.remarks)]
+
+
+def _only(system: System, names: Sequence[str]) -> System:
+    """A system without the scores of other metrics."""
+    scores = tuple(score for score in system.evaluation.scores if score.metric in names)
+    return attrs.evolve(system, evaluation=attrs.evolve(system.evaluation, scores=scores))
 
 
 def refuse_other(output: Path) -> None:
