@@ -67,7 +67,7 @@
     parts.push(
       d4k.button(order.down ? (order.metric ? "↓ highest first" : "↓ last first") : order.metric ? "↑ lowest first" : "↑ first first",
         () => ((order.down = !order.down), changed(), document.getElementById("sort-order").focus()),
-        { id: "sort-order", "aria-pressed": String(order.down), title: "Turn the order around" })
+        { id: "sort-order", title: "Turn the order around" })
     );
     document.getElementById("order").replaceChildren(...parts);
     const filter = document.getElementById("filter");
