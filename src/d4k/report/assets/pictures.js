@@ -164,8 +164,7 @@
   }
 
   function keyText(key) {
-    const name = order.minus === null ? order.metric : `${order.metric}, difference`;
-    return `${name} ${key === null ? "none" : d4k.figure(key, model.places(order.metric), order.minus !== null)}`;
+    return `${order.metric} ${key === null ? "none" : d4k.figure(key, model.places(order.metric), order.minus !== null)}`;
   }
 
   const link = (row) => d4k.route.hash("view", { row: row.id, sets: model.usual(row).map((s) => model.sets[s].id).join(",") });

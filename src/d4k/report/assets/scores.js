@@ -104,7 +104,7 @@
         kind: verdict ? verdict.kind : "plain",
       }),
       el("span", { class: "small", text: d4k.span(score.interval, decimals) || "no interval" }),
-      el("span", { class: "small", text: `n = ${score.count}${score.references ? `, ${score.references} references` : ""}` })
+      el("span", { class: "small count", text: `n = ${score.count}${score.references ? `, ${score.references} references` : ""}` })
     );
     return place;
   }
