@@ -71,7 +71,9 @@ def write_report(
     for name in ("table.md", "table.tex", "scores.json", "licences.txt"):
         (folder / name).write_text(name)
     sets = tuple(
-        SetData(re.sub(r"[^a-z0-9]+", "-", name.lower()), name, {"model": f"d4k/{name}", "steps": "28"}, "Apache-2.0", not i)
+        SetData(
+            re.sub(r"[^a-z0-9]+", "-", name.lower()), name, {"model": f"d4k/{name}", "steps": "28"}, "Apache-2.0", not i
+        )
         for i, name in enumerate(pictures)
     )
     drawn = [
@@ -120,11 +122,16 @@ def _picture(folder: Path, name: str, image: Image.Image) -> PictureData:
     columns, rows = image.width // PATCH, image.height // PATCH
     values = np.random.default_rng(len(slug)).uniform(0.4, 0.9, (rows, columns))
     ramp = ((values - 0.4) / 0.5 * 255).astype(np.uint8)
-    Image.fromarray(np.stack([ramp, 255 - ramp, np.full_like(ramp, 120)], -1)).save(folder / f"heat/{slug}/{number}.png")
+    Image.fromarray(np.stack([ramp, 255 - ramp, np.full_like(ramp, 120)], -1)).save(
+        folder / f"heat/{slug}/{number}.png"
+    )
     heat = HeatData(f"heat/{slug}/{number}.png", columns, rows, 0.4, 0.9)
     order = np.argsort(values.ravel())
     spots = [
-        [PatchData(int(k % columns) * PATCH, int(k // columns) * PATCH, PATCH, float(values.ravel()[k])) for k in chosen]
+        [
+            PatchData(int(k % columns) * PATCH, int(k // columns) * PATCH, PATCH, float(values.ravel()[k]))
+            for k in chosen
+        ]
         for chosen in (order[:5], order[::-1][:5])
     ]
     patches = PatchesData(tuple(spots[0]), tuple(spots[1]))
@@ -167,7 +174,9 @@ def _scores(rows: Sequence[RowData], sets: int) -> tuple[tuple[ScoreData | None,
             values = np.array(_values(rows, s, metric.name))
             half = 1.96 * values.std() / max(1, len(values)) ** 0.5
             mean = float(values.mean())
-            line.append(ScoreData(mean, (mean - half, mean + half), len(values), 0, {"median": float(np.median(values))}))
+            line.append(
+                ScoreData(mean, (mean - half, mean + half), len(values), 0, {"median": float(np.median(values))})
+            )
         fid = ScoreData(148.8 - 4 * s, (139.0 - 4 * s, 160.5 - 4 * s), len(rows), 195, {"kid": 0.021})
         scores.append((*line, fid if s else None))
     return tuple(scores)
