@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import d4k.report
 import numpy as np
+from PIL import Image
+
+import d4k.report
 from d4k.report.data import (
     ComparisonData,
     FaultData,
@@ -29,7 +31,6 @@ from d4k.report.data import (
 )
 from d4k.report.openseadragon import SCRIPT, locate
 from d4k.report.tiles import TILE, write_thumb, write_tiles
-from PIL import Image
 
 ASSETS = Path(d4k.report.__file__).parent / "assets"
 PATCH = 64

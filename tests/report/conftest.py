@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pixels: dict[str, Image.Ima
     return place
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright keeps an event loop running, which tests of other modules may mind
 def browser() -> Iterator[Any]:
     """Chromium; tests are skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -75,8 +75,8 @@ class Opened:
         self.page.wait_for_function(
             f"""() => {{
                 const shown = {panes} && {panes}.panes.filter((pane) => pane.viewer);
-                return shown && shown.length && shown.every((pane) => pane.ready && !pane.viewer.isAnimating()
-                    && pane.viewer.world.getItemAt(0).getFullyLoaded() && pane.viewer.viewport.zoomSpring.isAtTargetValue());
+                return shown && shown.length && shown.every(({{ ready, viewer }}) => ready && !viewer.isAnimating()
+                    && viewer.world.getItemAt(0).getFullyLoaded() && viewer.viewport.zoomSpring.isAtTargetValue());
             }}"""
         )
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -84,7 +84,7 @@ class Opened:
 
 @pytest.fixture
 def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Opened]]:
-    """`open_page("#view", width=390, ...)`: a page of its own. At the end it must not have complained or asked outside."""
+    """`open_page("#view", width=390, ...)`: a page. At the end it must not have complained, nor asked outside."""
     opened: list[Opened] = []
 
     def make(hash_: str = "", *, width: int = 1200, height: int = 800, place: Path = folder, **more: Any) -> Opened:

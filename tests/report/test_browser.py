@@ -87,9 +87,8 @@ def test_all_panes_move_together(open_page: Open, mode: str) -> None:
     page.mouse.move(box["x"] + 90, box["y"] + 130, steps=3)
     page.mouse.up()
     opened.settle()
-    after = page.evaluate(
-        f"{PANES}.panes.map(({{viewer: {{viewport}}}}) => [viewport.getZoom(), viewport.getCenter().x, viewport.getCenter().y])"
-    )
+    state = "[viewer.viewport.getZoom(), viewer.viewport.getCenter().x, viewer.viewport.getCenter().y]"
+    after = page.evaluate(f"{PANES}.panes.map(({{ viewer }}) => {state})")
     here = page.evaluate(f"{PANES}.where()")
     assert here["z"] > before["z"]
     assert abs(here["x"] - before["x"]) > 5
