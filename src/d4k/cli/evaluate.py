@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from d4k.evaluation import Evaluation
     from d4k.protocols import Metric
 
-__all__ = ["evaluate", "make_metrics"]
+__all__ = ["evaluate", "make_metrics", "metric_options"]
 
 DEFAULT = ("glcm", "compression-ratio")
 FAULTS = 20
@@ -177,12 +177,8 @@ def make_metrics(names: Sequence[str], config: Path | None, options: Sequence[st
         UnknownNameError: there is no such metric.
         ConfigError: the file has another key, an option is for a metric that is not measured, or it does not suit.
     """
-    tables = _tables(config)
-    for option in options:
-        if "." not in option.partition("=")[0]:
-            raise ConfigError(f"cannot read --metric-option '{option}'; write NAME.KEY=VALUE, e.g. my-metric.levels=32")
-    settings = with_settings(tables, list(options))
-    chosen = tuple(names) or tuple(tables) or DEFAULT
+    settings = metric_options(config, options)
+    chosen = tuple(names) or tuple(metric_options(config, ())) or DEFAULT
     for name in settings:
         if name not in chosen:
             raise ConfigError(
@@ -190,6 +186,22 @@ def make_metrics(names: Sequence[str], config: Path | None, options: Sequence[st
                 f"Measured: {', '.join(chosen)}. Add --metric {name}, or leave its options out"
             )
     return {name: create("metric", name, **settings.get(name, {})) for name in chosen}
+
+
+def metric_options(config: Path | None, options: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options of metrics by the metric's name.
+
+    Args:
+        config: TOML with a table `[metrics.NAME]` for each metric, its options below it.
+        options: `NAME.KEY=VALUE` each, which count more than the file.
+
+    Raises:
+        ConfigError: the file has another key, or an option is not written so.
+    """
+    for option in options:
+        if "." not in option.partition("=")[0]:
+            raise ConfigError(f"cannot read --metric-option '{option}'; write NAME.KEY=VALUE, e.g. my-metric.levels=32")
+    return with_settings(_tables(config), list(options))
 
 
 def _tables(config: Path | None) -> Mapping[str, Mapping[str, Any]]:

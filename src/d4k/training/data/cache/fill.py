@@ -19,6 +19,7 @@ from d4k.autoencoder import Posterior
 from d4k.errors import ConfigError, DataError
 from d4k.files import write_text
 from d4k.images import open_picture, to_float, to_tensor
+from d4k.processes import Processes
 from d4k.protocols import Backbone, Dataset
 from d4k.seeds import numbered_seed
 from d4k.store import Writer, narrow
@@ -27,7 +28,6 @@ from d4k.training.data.cache.keys import Keys, make_keys
 from d4k.training.data.cache.originals import Originals, content_digest, read_source
 from d4k.training.data.cache.source import LOG_VARIANCE, MEAN, CachedSource, Original, view_key
 from d4k.training.data.source import View
-from d4k.training.processes import Processes
 
 __all__ = ["CacheSettings", "Filled", "fill"]
 
