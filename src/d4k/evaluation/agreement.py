@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import define, field
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from d4k.config import shown
 from d4k.errors import ConfigError, DataError, UnknownNameError
 from d4k.evaluation.result import Evaluation
 from d4k.evaluation.torchmetrics import as_metric
-from d4k.plugins import create
+from d4k.plugins import create, registry
 from d4k.protocols import Metric, Need, Score
 
 __all__ = ["MeanOfRows", "check_alike", "common_metrics", "metric_of", "size_remarks"]
@@ -86,7 +87,8 @@ def check_alike(both: Both, first: Score, second: Score, remarks: list[str]) -> 
         if key not in FREE and mine != other:
             raise ConfigError(
                 f"{name}: {key} is {shown(mine)} in {a} and {shown(other)} in {b}; measure both alike: "
-                f"d4k evaluate FOLDER --metric {name} --metric-option {name}.{key}={mine}"
+                f"d4k evaluate FOLDER --metric {name}"
+                + (f" --metric-option {name}.{key}={mine}" if key in _options(name) else "")
             )
     keys = [sorted(each.references.get(name, ())) for each in both]
     if keys[0] != keys[1]:
@@ -113,7 +115,8 @@ def metric_of(score: Score, given: Mapping[str, Metric]) -> Metric:
         return MeanOfRows(score.unit, score.higher_is_better)
     if "figure" in score.settings:
         return as_metric(create("metric", score.metric))
-    options = {key: _option(value) for key, value in score.settings.items() if key not in FREE}
+    known = _options(score.metric)  # settings also say what is no option, such as the digest of weights
+    options = {key: _option(value) for key, value in score.settings.items() if key in known and value is not None}
     try:
         made: Metric = create("metric", score.metric, **options)
     except UnknownNameError as error:
@@ -134,6 +137,14 @@ def size_remarks(both: Both, pairs: Sequence[tuple[int, int]]) -> list[str]:
         f"In {len(other)} of {len(pairs)} pairs the pictures of {both[0].name} and {both[1].name} have other sizes, "
         f"such as {one.width}x{one.height} and {two.width}x{two.height} ({one.file}): detail depends on the size."
     ]
+
+
+def _options(name: str) -> set[str]:
+    """The options of a registered metric; empty where nobody registered it."""
+    if name not in registry().names("metric"):
+        return set()
+    cls = registry().get("metric", name).load()
+    return {option.alias for option in attrs.fields(cls) if option.init} if attrs.has(cls) else set()
 
 
 def _option(value: Any) -> Any:
