@@ -1,7 +1,7 @@
 """The published form of the files that evaluation writes and reads, as JSON Schema 2020-12.
 
 The files lie beside this module in `schemas/`. They follow from the frozen classes and their docstrings, and a test
-holds them to these: `python -m d4k.evaluation.schema` writes them anew.
+holds them to these; `write_schemas` writes them anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from d4k.evaluation.result import Evaluation
 from d4k.evaluation.votes import Votes, WinRate
 from d4k.files import read_json, write_json
 
-__all__ = ["SCHEMAS", "make_schema", "read_schema"]
+__all__ = ["SCHEMAS", "make_schema", "read_schema", "write_schemas"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FOLDER = Path(__file__).parent / "schemas"
@@ -106,10 +106,7 @@ def _arguments(cls: Any) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in re.findall(r"^    (\w+): ((?:.|\n {8})*)", text, re.M)}
 
 
-def _write() -> None:
+def write_schemas() -> None:
+    """Write all schemas anew, after a class changed."""
     for name in SCHEMAS:
         write_json(FOLDER / f"{name}.schema.json", make_schema(name))
-
-
-if __name__ == "__main__":
-    _write()
