@@ -33,7 +33,7 @@ def published(image: Tensor, side: int, *, size: int, fit: Fit, antialias: bool)
 
     First the short side is brought to `size` (bilinear, antialiased, as torchvision does) and the middle is cut out, or
     the whole is squeezed; that is rounded to 8 bits. Then it is resized to `side`: as TensorFlow 1 did it, with four
-    pixels for each of the result and no antialiasing, or, with `antialias`, as torchmetrics does it from 1.8 on.
+    pixels for each of the result and no antialiasing, or, with `antialias`, as torchmetrics does it since July 2025.
 
     Args:
         image: uint8 (3, H, W).
