@@ -418,7 +418,7 @@ def test_tables_and_figures_for_a_paper_are_in_the_folder(
     write_report(tmp_path / "report", [*two, third])
     report = tmp_path / "report"
     scores = json.loads((report / "scores.json").read_text())["scores"]
-    lightness, warmth = read_evaluation(two[0]).scores
+    lightness, _ = read_evaluation(two[0]).scores
     assert [score["metric"] for score in scores["c"]] == ["warmth"]
     assert scores["before"][0]["value"] == lightness.value
     comparison = json.loads((report / "comparison.json").read_text())
