@@ -24,6 +24,7 @@ from d4k.testing import check_metric
 from d4k_clip.head import read_head
 from d4k_clip.metrics import Aesthetics, CLIPScore, HPSv2, PickScore
 from d4k_clip.tower import find_architecture, load_tower
+from d4k_clip.weights import AESTHETICS, VIT_L14, file_digest
 
 CPU = torch.device("cpu")
 PROMPTS = ["a tabby cat", "", "три красных велосипеда", "古い木の下の赤い自転車 🚲"]
@@ -194,8 +195,6 @@ def test_the_real_aesthetics_head_gives_its_golden_values():
     """On four random directions, as computed when the head was published in this place."""
     rows = F.normalize(torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert read_head(shared_data())(rows).tolist() == pytest.approx([5.54257, 5.36506, 4.94470, 4.64072], abs=1e-5)
-    from d4k_clip.weights import AESTHETICS, file_digest
-
     assert file_digest(shared_data()) == AESTHETICS.sha256
 
 
@@ -261,11 +260,17 @@ def test_more_pictures_than_a_batch_are_measured_as_few_are(tiny, pictures):
     assert torch.allclose(rows[-1:], last, atol=1e-4)
 
 
-def test_metrics_share_one_model_that_goes_when_they_do(tiny, pictures):
-    """Loaded twice it is one object, and nobody keeps it afterwards."""
-    architecture, path = find_architecture(tiny.config), Path(tiny.weights)
-    first, second = load_tower(architecture, path, CPU), load_tower(architecture, path, CPU)
+def test_metrics_share_one_model_that_goes_when_they_do(tiny, pictures, tmp_path):
+    """Loaded twice, also from a copy of the file, it is one object, which nobody keeps. Other weights are another."""
+    architecture, path, copy = find_architecture(tiny.config), Path(tiny.weights), tmp_path / "copy.safetensors"
+    copy.write_bytes(path.read_bytes())
+    first, second = load_tower(architecture, path, CPU), load_tower(architecture, copy, CPU)
     assert first is second
+    state = {name: tensor.contiguous() for name, tensor in tiny.model.state_dict().items()}
+    save_file(state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.safetensors")
+    other = load_tower(architecture, tmp_path / "other.safetensors", CPU)
+    assert other.logit_scale == pytest.approx(math.e)
+    assert first.logit_scale != other.logit_scale
     metric = loaded(HPSv2, **tiny.options)
     held = weakref.ref(first)
     del first, second
@@ -300,6 +305,23 @@ def test_the_observation_names_what_decides_a_row(tiny, tmp_path):
     assert first != CLIPScore(**tiny.options, long_captions="chunks").observation
     assert first != HPSv2(**tiny.options).observation
     assert first["preprocessing"]["size"] == 32
+
+
+def test_settings_make_the_metric_again_without_its_files(tiny, head, tmp_path):
+    """They are options; a digest stands for where the weights lie, so that a score means the same elsewhere."""
+    metric = loaded(CLIPScore, **tiny.options, long_captions="chunks")
+    again = create("metric", "clip-score", **metric.settings)
+    assert str(Path(tiny.config).parent) not in json.dumps(metric.settings)
+    assert again.settings == metric.settings
+    assert metric.settings["sha256"] == metric.observation["weights"]
+    rows = torch.tensor([[20.0, 3.0], [30.0, 99.0]])
+    assert again.score(rows) == metric.score(rows) == {"clip-score": 25.0, "long-captions": 1.0}
+    assert again.remarks(2, 0) == metric.remarks(2, 0)
+    beauty = loaded(Aesthetics, **tiny.options, head=head.path)
+    assert create("metric", "aesthetics", **beauty.settings).settings == beauty.settings
+    assert beauty.settings["head_sha256"] == beauty.observation["head"]
+    default = Aesthetics()
+    assert default.settings == {"model": default.model, "sha256": VIT_L14.sha256, "head_sha256": AESTHETICS.sha256}
 
 
 def test_the_observation_of_published_weights_needs_no_file(own_cache):
@@ -361,6 +383,7 @@ def test_vit_b_16_of_true_size_gives_what_open_clip_gives(tmp_path):
     picture = torch.randint(0, 256, (3, 300, 500), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
     metric = loaded(CLIPScore, model=name, weights=str(path))
     row = metric.observe(image=[picture], prompt=["a tree"])
+    path.unlink()  # 300 MB, which pytest would keep
     transform = open_clip.image_transform(224, is_train=False)
     with torch.inference_mode():
         image = model.encode_image(transform(to_picture(picture))[None])

@@ -216,7 +216,7 @@ def test_weights_of_another_architecture_are_refused(tiny, tmp_path):
     for words, content in cases.items():
         path = tmp_path / f"{len(words)}.safetensors"
         save_file(content, path)
-        with pytest.raises(CheckpointError, match=f"does not fit the model '{re.escape(tiny.config)}'.*{words}"):
+        with pytest.raises(CheckpointError, match=f"does not fit the model of that configuration: .*{words}"):
             load_tower(architecture, path, CPU)
 
 

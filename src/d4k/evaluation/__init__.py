@@ -7,7 +7,7 @@ from d4k.evaluation.result import Evaluation, Fault, Picture, read_evaluation, w
 from d4k.evaluation.rows import read_references, read_rows
 from d4k.evaluation.run import evaluate, metrics_by_name
 from d4k.evaluation.statistics import interval_of, resampled_figures, score_figures, score_rows
-from d4k.evaluation.subjects import Subject, find_subjects
+from d4k.evaluation.subjects import Subject, find_subjects, picture_files
 from d4k.evaluation.tables import ARROWS, markdown_table, score_table, write_scores
 from d4k.evaluation.torchmetrics import TorchMetric, as_metric
 
@@ -30,6 +30,7 @@ __all__ = [
     "metrics_by_name",
     "pair_pictures",
     "paired_by_prompt",
+    "picture_files",
     "read_evaluation",
     "read_references",
     "read_rows",

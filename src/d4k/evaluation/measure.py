@@ -8,6 +8,7 @@ Several processes of a launch observe a share each; the first waits for the othe
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 import torch
 from attrs import evolve, field, frozen
 
+from d4k.errors import ConfigError
 from d4k.evaluation.needs import check_needs, is_of_whole_sets
 from d4k.evaluation.observe import Task, observe
 from d4k.evaluation.result import Evaluation, write_evaluation
 from d4k.evaluation.rows import Observer, find_observers, open_rows
 from d4k.evaluation.scoring import Scoring
+from d4k.evaluation.shares import Process, share_out, this_process
 from d4k.evaluation.subjects import Subject
 from d4k.evaluation.survey import survey
 from d4k.evaluation.torchmetrics import as_metric
@@ -86,7 +89,9 @@ def measure(
         settings: how.
 
     Returns:
-        Scores, a line a picture, and what was wrong with files; `output` holds the same as `scores.json`.
+        Scores, a line a picture, and what was wrong with files; `output` holds the same as `scores.json`. Where rows
+        are kept, the processes of a launch observe a share each: the first returns all of this, and the others
+        return an Evaluation without scores when their shares are done.
 
     Raises:
         ConfigError: a metric needs something that was not given; nothing has been computed.
@@ -95,6 +100,8 @@ def measure(
         OutputError: the output cannot be written.
     """
     settings = settings or Measuring()
+    if settings.resamples < 0:
+        raise ConfigError(f"resamples must be a whole number of at least 0, got {settings.resamples}")
     metrics = {name: as_metric(metric) for name, metric in metrics.items()}
     check_needs(
         metrics,
@@ -106,8 +113,16 @@ def measure(
     found = survey(subjects, metrics, observers, settings.references, settings.threads)
     found.refuse(strict=settings.strict)
     device = choose_device(settings.device)
+    process = Process() if settings.kept is None else this_process()
     with _opened(settings.kept) as store:
-        observe(_missing(found.tasks(observers), store), store, _Loader(device), workers=settings.threads)
+        load = _Loader(device)
+
+        def observe_missing(tasks: Sequence[Task]) -> None:
+            observe(_missing(tasks, store), store, load, workers=settings.threads, quiet=not process.first)
+
+        share_out(found.tasks(observers), store, process, observe_missing)
+        if not process.first:
+            return Evaluation(settings.name, ())
         if settings.kept is not None:
             compact(store)
         scoring = Scoring(found, metrics, observers, store, settings)
@@ -143,7 +158,10 @@ class _Loader:
 def _opened(folder: Path | None) -> Iterator[Store]:
     """The store in a folder, or in one that is removed afterwards."""
     if folder is not None:
-        yield open_rows(folder)
+        store = open_rows(folder)
+        for note in store.notes:
+            warnings.warn(note, stacklevel=2)
+        yield store
         return
     with TemporaryDirectory(prefix="d4k-rows-") as temporary:
         store = open_rows(Path(temporary))

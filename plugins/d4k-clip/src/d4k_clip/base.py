@@ -23,7 +23,7 @@ class ClipMetric:
     """What the metrics of this package share: a CLIP model, found, checked and loaded once.
 
     Args:
-        model: a name of open_clip, or the path of a JSON file in its format.
+        model: a name of open_clip, the path of a JSON file in its format, or what such a file holds.
         weights: a file of weights, or a folder that holds one of the published name; None takes the published file
             from the Hub.
         sha256: that the file must have; None takes that of the published file, or any of a file of your own. After
@@ -53,14 +53,19 @@ class ClipMetric:
             CheckpointError: that file cannot be had.
         """
         architecture = find_architecture(self.model)
-        named = not self.model.endswith(".json")
         return {
             "rows": self.name,
             "version": 1,
-            "model": self.model if named else architecture.key,
+            "model": architecture.name,
             "weights": self._digest(),
             "preprocessing": architecture.preprocessing(self.resize),
         }
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a score shows: the options, but with the digest of the weights in place of where they lie."""
+        known = self._published.sha256 if self._published is not None and self.weights is None else None
+        return {"model": find_architecture(self.model).name, "sha256": self.sha256 or known or None}
 
     def load(self, device: torch.device) -> None:
         """Load the model, or share the one that another metric holds.
@@ -88,7 +93,7 @@ class ClipMetric:
         """Whether the weights are others than the published ones."""
         published = self._published
         if self.sha256 and not (published and published.sha256 in ("", self.sha256)):
-            return [f"the weights are a file of your own, SHA-256 {self.sha256[:12]}, not the published ones"]
+            return [f"The weights are a file of your own, SHA-256 {self.sha256[:12]}, not the published ones."]
         return []
 
     @property
@@ -175,7 +180,7 @@ class PromptMetric(ClipMetric):
             "counts them",
         }[self._long_captions]
         context = find_architecture(self.model).context
-        return [f"CLIP reads {context} tokens of a prompt; {said}", *super().remarks(count, references)]
+        return [f"CLIP reads {context} tokens of a prompt; {said}.", *super().remarks(count, references)]
 
     @property
     def _long_captions(self) -> LongCaptions:

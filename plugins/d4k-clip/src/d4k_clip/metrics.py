@@ -45,6 +45,11 @@ class CLIPScore(PromptMetric):
     long_captions: LongCaptions = field(default="truncate", kw_only=True, validator=in_(("truncate", "chunks")))
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a score shows: also what became of long captions."""
+        return {**super().settings, "long_captions": self.long_captions}
+
+    @property
     def _long_captions(self) -> LongCaptions:
         return self.long_captions
 
@@ -131,6 +136,12 @@ class Aesthetics(ClipMetric):
         if self.head is not None:
             self._head_file()
         return {**super().observation, "head": self.head_sha256}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a score shows: also the digest of the head."""
+        known = AESTHETICS.sha256 if self.head is None else None
+        return {**super().settings, "head_sha256": self.head_sha256 or known}
 
     def load(self, device: torch.device) -> None:
         """Load the model and the head.

@@ -40,12 +40,17 @@ class Architecture:
     """The sizes of a CLIP model.
 
     Args:
-        name: of open_clip, or a file.
+        name: of open_clip, or the configuration as JSON where it is none of its.
         config: what `open_clip.CLIP` is made of.
     """
 
     name: str
     config: Mapping[str, Any] = field(eq=False)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return "of that configuration" if self.name.startswith("{") else self.name
 
     @property
     def key(self) -> str:
@@ -70,7 +75,7 @@ class Architecture:
 
 
 def find_architecture(model: str) -> Architecture:
-    """The architecture of a name of open_clip, or of a JSON file in open_clip's format.
+    """The architecture of a name of open_clip, of a JSON file in its format, or of what such a file holds.
 
     Raises:
         ConfigError: there is no such name or file, or it is no plain CLIP: of such, d4k has neither tokenizer nor
@@ -79,29 +84,37 @@ def find_architecture(model: str) -> Architecture:
     >>> find_architecture("ViT-B-16-quickgelu").context
     77
     """
-    config: Any = get_model_config(model)
-    if config is None and model.endswith(".json"):
-        try:
-            config = json.loads(Path(model).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read the configuration of a CLIP model from {model}: {error}") from error
-        config = config.get("model_cfg", config) if isinstance(config, dict) else config
+    config: Any = None if model.startswith("{") else get_model_config(model)
+    named = config is not None
+    if model.startswith("{") or model.endswith(".json"):
+        config = _own_config(model)
     if config is None:
         known = ", ".join(name for name in list_models() if name.startswith("ViT-") and "SigLIP" not in name)
         raise ConfigError(f"unknown CLIP model '{model}'; it is a JSON file, or a name of open_clip, such as: {known}")
-    plain = (
-        isinstance(config, dict)
-        and {"embed_dim", "vision_cfg", "text_cfg"} <= set(config)
-        and not (
-            config.get("custom_text")
-            or "multimodal_cfg" in config
-            or "timm_model_name" in config["vision_cfg"]
-            or {"hf_model_name", "hf_tokenizer_name"} & set(config["text_cfg"])
-        )
-    )
-    if not plain:
+    if not _is_plain(config):
         raise ConfigError(f"'{model}' is no plain CLIP model, such as ViT-B-16-quickgelu: its texts or pictures differ")
-    return Architecture(model, config)
+    return Architecture(model if named else json.dumps(config, sort_keys=True), config)
+
+
+def _own_config(model: str) -> Any:
+    try:
+        text = model if model.startswith("{") else Path(model).expanduser().read_text(encoding="utf-8")
+        config = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the configuration of a CLIP model from {model}: {error}") from error
+    return config.get("model_cfg", config) if isinstance(config, dict) else config
+
+
+def _is_plain(config: Any) -> bool:
+    """Whether both towers are open_clip's own, so that its tokenizer and CLIP's preprocessing belong to them."""
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+        return False
+    return not (
+        config.get("custom_text")
+        or "multimodal_cfg" in config
+        or "timm_model_name" in config["vision_cfg"]
+        or {"hf_model_name", "hf_tokenizer_name"} & set(config["text_cfg"])
+    )
 
 
 class Tower:
@@ -180,9 +193,9 @@ def _build(architecture: Architecture, state: dict[str, Tensor], path: Path) -> 
         missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{path} does not fit the model '{architecture.name}': {reason}") from error
+        raise CheckpointError(f"{path} does not fit the model {architecture.title}: {reason}") from error
     for names, what in ((missing, "misses"), (unexpected, "holds what is unknown there:")):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise CheckpointError(f"{path} does not fit the model '{architecture.name}': it {what} {names[0]}{more}")
+            raise CheckpointError(f"{path} does not fit the model {architecture.title}: it {what} {names[0]}{more}")
     return model.float().eval().requires_grad_(False)

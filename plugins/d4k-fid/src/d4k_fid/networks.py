@@ -19,10 +19,13 @@ from torchvision.transforms import functional as transforms
 from d4k import CheckpointError
 from d4k_fid.weights import read_weights, sha256_of
 
-__all__ = ["INPUT", "features", "placed", "release"]
+__all__ = ["INPUT", "WIDTH", "features", "placed", "release"]
 
 INPUT = {"inception-v3-compat": 299, "dinov2-vit-s-14": 224, "dinov2-vit-b-14": 224, "dinov2-vit-l-14": 224}
 """Height and width in pixels that a network sees, by its name in torch-fidelity."""
+
+WIDTH = {"inception-v3-compat": 2048, "dinov2-vit-s-14": 384, "dinov2-vit-b-14": 768, "dinov2-vit-l-14": 1024}
+"""Features that a network has for a picture."""
 
 TIMM = {
     "dinov2-vit-s-14": "vit_small_patch14_dinov2",
@@ -99,11 +102,12 @@ def _dinov2(network: str, file: Path) -> nn.Module:
     tensors = read_weights(file)
     tensors.pop("mask_token", None)  # for training only
     side = INPUT[network]
-    model: nn.Module = timm.create_model(TIMM[network], pretrained=False, num_classes=0, img_size=side)
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(TIMM[network], pretrained=False, num_classes=0, img_size=side)
     if "pos_embed" in tensors:
         tensors["pos_embed"] = _positions(tensors["pos_embed"], side // 14)
     with _fitting(network, file):
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return nn.Sequential(_Normalized(), model)
 
 

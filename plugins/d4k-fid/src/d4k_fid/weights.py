@@ -58,15 +58,16 @@ WEIGHTS: Mapping[str, Weights] = {
 """By the name that torch-fidelity gives the network."""
 
 
-def find_weights(network: str, path: str | None = None) -> Path:
+def find_weights(network: str, path: str | None = None, sha256: str | None = None) -> Path:
     """The file of a network's weights, downloaded where it is neither given nor there.
 
-    A file at torch hub's place must be the published one. Another file may hold other weights; where its name ends in
-    digits of its SHA-256, as torch hub names files, these must be right.
+    A file at torch hub's place must be the published one. Another file may hold other weights; where no SHA-256 is
+    given and its name ends in the digits of one, as torch hub names files, these must be right.
 
     Args:
         network: a key of `WEIGHTS`.
         path: of another file.
+        sha256: that this other file must have.
 
     Raises:
         CheckpointError: it cannot be had, or is another than its name says.
@@ -82,7 +83,7 @@ def find_weights(network: str, path: str | None = None) -> Path:
         if not file.is_file():
             raise CheckpointError(f"there is no file {file} of weights; {network} has those of {weights.url}")
         named = re.search(r"-([0-9a-f]{8,64})\.", file.name)
-        expected = named[1] if named else ""
+        expected = sha256 or (named[1] if named else "")
     found = sha256_of(file)
     if not found.startswith(expected):
         raise CheckpointError(

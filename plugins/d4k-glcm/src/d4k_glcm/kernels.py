@@ -21,6 +21,7 @@ __all__ = ["PATCH", "PROPERTIES", "Tables", "entropies", "grey", "properties"]
 
 Table: TypeAlias = npt.NDArray[Any]
 Levels: TypeAlias = npt.NDArray[np.uint8]
+Whole: TypeAlias = Any  # an int of Python's or of numpy's: compiled code mixes them
 
 PATCH = 64
 """Height and width of a patch in pixels."""
@@ -129,7 +130,7 @@ def _workspace(levels: int, values: int) -> Workspace:
 
 
 @njit(nogil=True)
-def _spread(levels: Levels, work: Workspace) -> int:
+def _spread(levels: Levels, work: Workspace) -> Whole:
     """Place each pixel in the tables, as the first and as the second of a pair; returns their rows and columns."""
     low, high = levels[0, 0], levels[0, 0]
     for row in levels:
@@ -145,7 +146,7 @@ def _spread(levels: Levels, work: Workspace) -> int:
 
 
 @njit(nogil=True, error_model="numpy")
-def _count_pairs(work: Workspace, span: int, rows: int, columns: int, symmetric: bool) -> Table:
+def _count_pairs(work: Workspace, span: Whole, rows: Whole, columns: Whole, symmetric: bool) -> Table:
     """How many pairs each cell of (span, span) holds, flat."""
     one, two, three, four = work.lanes[0], work.lanes[1], work.lanes[2], work.lanes[3]
     strip = (PATCH - rows) // 4
@@ -174,7 +175,7 @@ def _pairs(work: Workspace, y: int, rows: int, columns: int) -> tuple[Table, Tab
 
 
 @njit(nogil=True)
-def _add_lanes(work: Workspace, span: int, symmetric: bool) -> Table:
+def _add_lanes(work: Workspace, span: Whole, symmetric: bool) -> Table:
     """Add the tables, and empty them; where `symmetric`, each pair counts in both directions."""
     size = span * span
     cells = work.cells[:size]
@@ -192,7 +193,7 @@ def _add_lanes(work: Workspace, span: int, symmetric: bool) -> Table:
 
 
 @njit(nogil=True, error_model="numpy")
-def _count_values(cells: Table, work: Workspace, ids: Table, repeats: int, kinds: int, left: int) -> int:
+def _count_values(cells: Table, work: Workspace, ids: Table, repeats: Whole, kinds: Whole, left: Whole) -> Whole:
     """Add to `held` how many cells hold each value, `left` pairs in all; returns how many values were seen so far."""
     for pairs in range(1, SMALL + 1):
         equal = np.uint16(0)
@@ -209,7 +210,7 @@ def _count_values(cells: Table, work: Workspace, ids: Table, repeats: int, kinds
 
 
 @njit(nogil=True)
-def _hold(work: Workspace, value: int, cells: int, kinds: int) -> int:
+def _hold(work: Workspace, value: Whole, cells: Whole, kinds: Whole) -> Whole:
     if not work.held[value]:
         work.seen[kinds] = value
         kinds += 1
@@ -218,7 +219,7 @@ def _hold(work: Workspace, value: int, cells: int, kinds: int) -> int:
 
 
 @njit(nogil=True)
-def _select_large(cells: Table, large: Table) -> int:
+def _select_large(cells: Table, large: Table) -> Whole:
     """Copy numbers above SMALL to `large`, without a branch for each; returns how many there are."""
     found = np.uint64(0)
     for start in range(0, len(cells), BLOCK):
@@ -234,7 +235,7 @@ def _select_large(cells: Table, large: Table) -> int:
 
 
 @njit(nogil=True)
-def _entropies(work: Workspace, terms: Table, kinds: int, every: int) -> tuple[float, float]:
+def _entropies(work: Workspace, terms: Table, kinds: Whole, every: Whole) -> tuple[float, float]:
     """Entropy of how often each value occurs among `every` cell, and -sum p log2 p over all; empties `held`."""
     published, textbook, filled = 0.0, 0.0, 0
     for value in work.seen[:kinds]:
@@ -250,14 +251,17 @@ def _entropies(work: Workspace, terms: Table, kinds: int, every: int) -> tuple[f
 
 
 @njit(nogil=True, error_model="numpy")
-def _properties(cells: Table, span: int) -> tuple[float, float, float, float, float, float]:
-    """From sums of whole numbers, which are exact; grey levels count from the darkest, which changes none of the six."""
-    pairs = contrast = dissimilarity = squares = 0
+def _properties(cells: Table, span: Whole) -> tuple[float, float, float, float, float, float]:
+    """PROPERTIES from sums of whole numbers, which are exact.
+
+    Grey levels are counted from the darkest one, which changes none of the six.
+    """
+    pairs = contrast = dissimilarity = squares = np.int64(0)
     homogeneity = 0.0
-    of_i = of_j = of_ii = of_jj = of_ij = 0
+    of_i = of_j = of_ii = of_jj = of_ij = np.int64(0)
     for i in range(span):
         for j in range(span):
-            held, apart = np.int64(cells[i * span + j]), abs(i - j)
+            held, apart = np.int64(cells[i * span + j]), np.int64(abs(i - j))
             pairs += held
             contrast += held * apart**2
             dissimilarity += held * apart
