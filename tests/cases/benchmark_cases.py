@@ -1,7 +1,7 @@
 """A small benchmark, run by other processes: killed again and again, or shared by two.
 
-    python benchmark_cases.py kill FOLDER STEP    a fork of this process at a time, until one ends
-    python benchmark_cases.py run FOLDER          once; under a launcher, this process's share
+python benchmark_cases.py kill FOLDER STEP    a fork of this process at a time, until one ends
+python benchmark_cases.py run FOLDER          once; under a launcher, this process's share
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 
 from d4k import D4KError
 from d4k.benchmark import BenchmarkSettings, run_benchmark
-from d4k.models import Loading
+from d4k.benchmark.plan import make_plan
+from d4k.models import Loading, ModelRef
 
 SETTINGS: dict[str, Any] = {
     "models": "tiny-sd3",
@@ -33,14 +34,12 @@ SETTINGS: dict[str, Any] = {
 
 def settings(**changed: Any) -> BenchmarkSettings:
     """The settings, with some of them changed."""
-    from d4k.models import ModelRef
-
     model = ModelRef("tiny-sd3", options={"trained_size": 64})
     return BenchmarkSettings(**{**SETTINGS, "models": (model,), **changed})
 
 
 def die_after(count: int) -> None:
-    """Kill this process by SIGKILL at its `count`-th write to the disk that is made to last: half before, half after."""
+    """Kill this process by SIGKILL when it makes its `count`-th write last: before it where that is odd."""
     left = [count]
 
     def counted(real: Any) -> Any:
@@ -61,6 +60,7 @@ def die_after(count: int) -> None:
 
 def killed(folder: Path, step: int) -> int:
     """Run the benchmark again and again, killed `step` writes later each time; returns how often it was killed."""
+    make_plan(settings())  # imports what every run needs
     kills = 0
     while True:
         child = os.fork()
