@@ -33,8 +33,8 @@ from torch import Tensor
 from d4k import Pipeline
 from d4k.images import Crop
 from d4k.plugins import create
-from d4k.training.data.cache import Group, Store, fill
-from d4k.training.data.cache.keys import digest
+from d4k.store import Group, digest
+from d4k.training.data.cache import fill, open_cache
 from d4k.training.data.source import Encoding, Source, View
 
 MODEL = "tiny-sd3"
@@ -80,7 +80,7 @@ def measure_steps(rounds: int, size: int) -> None:
 
 def make_index(folder: Path, count: int) -> None:
     """An index of so many entries, in shards of a hundred that hold nothing."""
-    store = Store(folder)
+    store = open_cache(folder)
     group = Group("latent", "model", "bfloat16")
     with store.index._transaction() as rows:  # the million at once: `add` writes one shard at a time
         for number in range(count // 100):
@@ -97,11 +97,11 @@ def make_index(folder: Path, count: int) -> None:
 OPEN = """
 import json, resource, sys, time
 from pathlib import Path
-from d4k.training.data.cache import Store
-from d4k.training.data.cache.keys import digest
+from d4k.store import digest
+from d4k.training.data.cache import open_cache
 keys = [digest(number, number % 100) for number in range(0, int(sys.argv[2]) // 100)][:1000]
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-store = Store(Path(sys.argv[1]))
+store = open_cache(Path(sys.argv[1]))
 opened = time.process_time() - begun
 assert store.missing(keys) == []
 print(json.dumps([opened, time.process_time() - begun - opened,
@@ -147,7 +147,7 @@ def measure_bytes() -> None:
                     np.savez(file, **{key: tensor.numpy().astype(dtype) for key, tensor in tensors.items()})
                 _print(name, f"npz {np.dtype(dtype).name}", files, lambda number: dict(np.load(files[number])))  # noqa: B023
             for kind in ("float32", "bfloat16"):
-                store = Store(folder / kind)
+                store = open_cache(folder / kind)
                 with store.writer(Group(name, "model", kind)) as writer:
                     for number, tensors in enumerate(given):
                         writer.add(digest(number), tensors)

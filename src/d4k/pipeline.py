@@ -231,14 +231,14 @@ class Pipeline:
         *,
         prompts: Sequence[str] | None = None,
         reference: str | Path | None = None,
+        **settings: Any,
     ) -> list[Score]:
         """Measure a folder of images, or files, with registered metrics, or with a table of names and metrics.
 
-        `prompts` has one for each image, and the folder `reference` one picture for each.
+        The settings are those of `d4k.evaluation.evaluate`, such as `references`, `output`, `strict` or `resamples`.
         """
-        files = Path(images) if isinstance(images, str | Path) else list(map(Path, images))
         chosen = metrics if isinstance(metrics, Mapping) else metrics_by_name(metrics)
-        return evaluate(files, chosen, prompts=prompts, reference=None if reference is None else Path(reference))
+        return evaluate(images, chosen, prompts=prompts, reference=reference, **settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model in the diffusers layout; diffusers' own `from_pretrained` loads it.

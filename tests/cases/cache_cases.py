@@ -19,7 +19,8 @@ from d4k import Conditioning, LatentSpec
 from d4k.autoencoder import Posterior
 from d4k.datasets import FolderDataset
 from d4k.images import Crop
-from d4k.training.data.cache import CacheSettings, Filled, fill, store
+from d4k.store import store
+from d4k.training.data.cache import CacheSettings, Filled, fill
 from d4k.training.data.source import View
 
 SIDE = 16

@@ -38,7 +38,7 @@ def test_options_come_from_the_command_line_and_from_toml() -> None:
     assert double["value"] == pytest.approx(2 * plain["value"])
     Path("m.toml").write_text("[metrics.brightness]\nscale = 2.0\n")
     assert measured("--config", "m.toml") == double
-    assert measured("--config", "m.toml", "--metric-option", "brightness.scale=3.0")["settings"] == {"scale": 3.0}
+    assert measured("--config", "m.toml", "--metric-option", "brightness.scale=3.0")["settings"]["scale"] == 3.0
     assert measured("--config", "m.toml", "--metric", "brightness") == double
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from d4k import ConfigError, DataError, Sample
 from d4k.datasets import FolderDataset
 from d4k.images import Crop, open_picture, to_float, to_tensor
-from d4k.training.data.cache import Filled, Store, fill, originals
+from d4k.training.data.cache import Filled, fill, open_cache, originals
 from d4k.training.data.source import View
 
 
@@ -243,7 +243,7 @@ def test_a_copy_of_a_shard_doubles_nothing_and_goes(photos: Path, cache: Path) -
     fill_folder(Model(), photos, cache)
     copy = cache / "shards" / "latent-copy.safetensors"
     shutil.copy(shard(cache), copy)
-    Store(cache)
+    open_cache(cache)
     assert not copy.exists()
     with sqlite3.connect(cache / "index.sqlite") as rows:
         assert rows.execute("SELECT count(*) FROM entries").fetchone() == (11,)
@@ -254,7 +254,7 @@ def test_an_index_that_is_no_database_names_the_remedy(photos: Path, cache: Path
     fill_folder(Model(), photos, cache)
     (cache / "index.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(DataError, match="d4k cache repair"):
-        Store(cache)
+        open_cache(cache)
 
 
 # pictures that cannot be encoded

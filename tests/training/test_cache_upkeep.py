@@ -12,8 +12,8 @@ from cache_cases import SIDE, Model, fill_folder
 
 from d4k import DataError, OutputError
 from d4k.images import Crop
-from d4k.training.data.cache import Group, Store, fill
-from d4k.training.data.cache.index import FileFacts, ShardRow
+from d4k.store import FileFacts, Group, ShardRow
+from d4k.training.data.cache import fill, open_cache
 from d4k.training.data.cache.originals import Originals
 from d4k.training.data.cache.upkeep import repair, stats, verify
 from d4k.training.data.source import View
@@ -87,7 +87,7 @@ def test_a_cache_of_another_format_is_refused(cache: Path) -> None:
         rows.execute("UPDATE meta SET value = 99")
     rows.close()
     with pytest.raises(DataError, match="has format 99, and this d4k knows 1"):
-        Store(cache)
+        open_cache(cache)
 
 
 def test_figures_are_those_of_what_is_stored(cache: Path, photos: Path) -> None:
@@ -111,11 +111,11 @@ def test_a_folder_that_is_no_cache_is_refused_and_left_alone(photos: Path, look)
 def test_a_folder_that_cannot_be_made_is_an_error_of_output(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make cache"):
-        Store(tmp_path / "file" / "cache")
+        open_cache(tmp_path / "file" / "cache")
 
 
 def test_a_writer_that_is_left_by_an_error_keeps_what_it_had(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = open_cache(tmp_path)
     writer = store.writer(Group("latent", "model", "float32"))
     writer.add("ab" * 16, {"mean": torch.ones(2, 2)})
     assert store.missing(["ab" * 16])
@@ -127,7 +127,7 @@ def test_a_file_that_was_not_touched_is_not_read_again(photos: Path, tmp_path: P
     """Its digest comes from the index, unless it had just been changed when it was read."""
     from d4k.datasets import FolderDataset
 
-    store, sample = Store(tmp_path / "cache"), FolderDataset(photos)[0]
+    store, sample = open_cache(tmp_path / "cache"), FolderDataset(photos)[0]
     assert isinstance(sample.source, Path)
     found = sample.source.stat()
     stat = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
@@ -142,7 +142,7 @@ def test_a_file_that_was_not_touched_is_not_read_again(photos: Path, tmp_path: P
 def test_a_file_that_has_just_been_changed_is_read_again_next_time(photos: Path, tmp_path: Path) -> None:
     from d4k.datasets import FolderDataset
 
-    store, sample = Store(tmp_path / "cache"), FolderDataset(photos)[0]
+    store, sample = open_cache(tmp_path / "cache"), FolderDataset(photos)[0]
     originals = Originals(store.index)
     originals.facts(sample)
     originals.flush()
@@ -169,7 +169,7 @@ def test_an_index_on_a_full_disk_says_so_and_stays_whole(cache: Path, monkeypatc
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", small)
-    index = Store(cache).index
+    index = open_cache(cache).index
     shard = ShardRow("latent-new", 1, Group("latent", "model", "bfloat16"))
     with pytest.raises(OutputError, match="database or disk is full"):
         index.add(shard, [f"{number:032x}" for number in range(10_000)])

@@ -241,6 +241,16 @@ def test_splits_are_folders_and_the_root_is_train(folder):
     assert [sample.id for sample in Aesthetic4K(folder)] == ["b.png"]
 
 
+@pytest.mark.parametrize("side", ["2048", "4096"])
+def test_a_short_name_is_the_folder_of_the_published_dataset_unless_there_is_one_of_that_name(folder, side):
+    """`eval-2048` is `eval/size_2048`; a folder `eval-2048` comes first."""
+    for place, name in ((f"eval/size_{side}", "long.png"), (f"eval-{side}", "short.png")):
+        (folder / place).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / place / name)
+        write(folder / place, {name: "x"})
+        assert [sample.id for sample in Aesthetic4K(folder, f"eval-{side}")] == [name]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
@@ -260,8 +270,15 @@ def test_options_out_of_range_are_refused(option, value, reason):
         Aesthetic4K(**{option: value})
 
 
-@pytest.mark.parametrize("split", ["train", "eval"])
-def test_a_hub_dataset_is_downloaded_on_first_use(folder, monkeypatch, split):
+@pytest.mark.parametrize(
+    ("split", "patterns"),
+    [
+        ("train", None),
+        ("eval", ["eval/*", "*metadata.jsonl"]),
+        ("eval-2048", ["eval/size_2048/*", "*metadata.jsonl"]),
+    ],
+)
+def test_a_hub_dataset_is_downloaded_on_first_use(folder, monkeypatch, split, patterns):
     """`train` may lie at the root and takes all; another split takes its folder and every metadata file."""
     calls = []
 
@@ -271,10 +288,10 @@ def test_a_hub_dataset_is_downloaded_on_first_use(folder, monkeypatch, split):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     (folder / "eval").symlink_to(folder)
+    (folder / "size_2048").symlink_to(folder)
     dataset = Aesthetic4K("zhang0jhon/Aesthetic-Train-V2", split)
     assert calls == []
     assert len(dataset) == 3
-    patterns = None if split == "train" else ["eval/*", "*metadata.jsonl"]
     expected = {"repo_type": "dataset", "allow_patterns": patterns}
     assert calls == [("zhang0jhon/Aesthetic-Train-V2", expected)]
 

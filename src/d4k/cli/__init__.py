@@ -10,6 +10,7 @@ import click
 
 from d4k import __version__
 from d4k.cli.adapter import adapter
+from d4k.cli.benchmark import benchmark
 from d4k.cli.cache import cache
 from d4k.cli.check import check
 from d4k.cli.demo import demo
@@ -18,6 +19,7 @@ from d4k.cli.generate import generate
 from d4k.cli.new import new
 from d4k.cli.plan import plan
 from d4k.cli.plugins import plugins
+from d4k.cli.report import report
 from d4k.cli.train import train
 from d4k.errors import D4KError
 
@@ -26,7 +28,20 @@ __all__ = ["main"]
 NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
 """Loggers that warn whenever diffusers is imported beside a torchao of another age, whether it is used or not."""
 
-COMMANDS = (demo, plan, cache, train, generate, evaluate, adapter, plugins, new, check)  # in the order of use
+COMMANDS = (
+    demo,
+    plan,
+    cache,
+    train,
+    generate,
+    evaluate,
+    benchmark,
+    report,
+    adapter,
+    plugins,
+    new,
+    check,
+)  # in the order of use
 
 
 class Commands(click.Group):

@@ -1,26 +1,43 @@
 """From pictures to scores."""
 
+from d4k.evaluation.measure import Measuring, measure
+from d4k.evaluation.needs import HINTS, check_needs
 from d4k.evaluation.pairs import pair_pictures, paired_by_prompt
-from d4k.evaluation.run import HINTS, check_needs, evaluate, metrics_by_name
+from d4k.evaluation.result import Evaluation, Fault, Picture, read_evaluation, write_evaluation
+from d4k.evaluation.rows import read_references, read_rows
+from d4k.evaluation.run import evaluate, metrics_by_name
 from d4k.evaluation.statistics import interval_of, resampled_figures, score_figures, score_rows
+from d4k.evaluation.subjects import Subject, find_subjects, picture_files
 from d4k.evaluation.tables import ARROWS, markdown_table, score_table, write_scores
 from d4k.evaluation.torchmetrics import TorchMetric, as_metric
 
 __all__ = [
     "ARROWS",
     "HINTS",
+    "Evaluation",
+    "Fault",
+    "Measuring",
+    "Picture",
+    "Subject",
     "TorchMetric",
     "as_metric",
     "check_needs",
     "evaluate",
+    "find_subjects",
     "interval_of",
     "markdown_table",
+    "measure",
     "metrics_by_name",
     "pair_pictures",
     "paired_by_prompt",
+    "picture_files",
+    "read_evaluation",
+    "read_references",
+    "read_rows",
     "resampled_figures",
     "score_figures",
     "score_rows",
     "score_table",
+    "write_evaluation",
     "write_scores",
 ]

@@ -7,7 +7,7 @@ from typing import IO
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-__all__ = ["upright_size"]
+__all__ = ["orientation", "upright_size"]
 
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -27,11 +27,21 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return width, height  # Pillow gives the size of a TIFF as it is after its rotation
+    return (height, width) if orientation(image) in TURNED else (width, height)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened picture, from 1 (upright) to 8; 1 where there is none.
+
+    Args:
+        image: opened, not loaded.
+    """
     if isinstance(image, PngImagePlugin.PngImageFile) and _ends_with_pixels(image.fp):
         exif = Image.Image.getexif(image)  # that of PNG would decode the pixels to look behind them
     else:
         exif = image.getexif()
-    return (height, width) if exif.get(ExifTags.Base.Orientation) in TURNED else (width, height)
+    found = exif.get(ExifTags.Base.Orientation)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _ends_with_pixels(stream: IO[bytes] | None) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from d4k.config import RunConfig
+from d4k.processes import Processes
 from d4k.protocols import Backbone
 from d4k.training.data.cache import CacheSettings, Filled, fill
 from d4k.training.data.pictures import Chosen
 from d4k.training.data.views import cache_folder, captions, views
-from d4k.training.processes import Processes
 
 __all__ = ["fill_cache"]
 

@@ -16,12 +16,12 @@ from d4k.errors import ConfigError
 from d4k.machine import choose_device
 from d4k.models import AppliedAdapter, LoadedModel, Loading, ModelRef, RunFolder, training_dtype
 from d4k.plugins import Kind, create
+from d4k.processes import Processes
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.checks import check_quantized
 from d4k.training.data.measured import Measured
 from d4k.training.folder import check_folder
 from d4k.training.launch import check_launch, chosen_strategy, joined
-from d4k.training.processes import Processes
 from d4k.training.refusals import outline, refuse_hopeless, refuse_pictures
 from d4k.training.result import trained_model
 from d4k.training.run import Run, train

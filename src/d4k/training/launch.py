@@ -6,15 +6,13 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from d4k.config import RunConfig
-from d4k.errors import ConfigError, first_line
-from d4k.training.processes import StoppedElsewhereError
-from d4k.upstream import get_cpu_distributed_information
+from d4k.errors import ConfigError
+from d4k.processes import StoppedElsewhereError, check_found, first_process, meeting, process_count
 
 __all__ = ["check_launch", "chosen_strategy", "first_process", "joined", "process_count", "speaking_once"]
 
@@ -25,22 +23,6 @@ UNSUPPORTED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration of accelerate (tensor parallelism)",
 }
 FSDP = "ACCELERATE_USE_FSDP"
-PATIENCE = timedelta(hours=2)
-"""How long a process waits for another, which may be writing a checkpoint; a launcher ends all long before."""
-
-
-def process_count() -> int:
-    """How many processes share a run: those of the launch, or of the group that is open already."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    return int(get_cpu_distributed_information().world_size)  # of any launcher, not of CPUs only
-
-
-def first_process() -> bool:
-    """Whether this is the process of the launch that speaks."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() == 0
-    return int(get_cpu_distributed_information().rank) == 0
 
 
 def chosen_strategy(config: RunConfig) -> str:
@@ -71,12 +53,7 @@ def check_launch(config: RunConfig) -> None:
         )
     if _told(FSDP) and config.parallel.strategy == "ddp":
         raise ConfigError("accelerate was told to use FSDP2, and parallel.strategy is 'ddp': make them agree")
-    count = process_count()
-    if count > 1 and not dist.is_initialized() and "MASTER_ADDR" not in os.environ:
-        raise ConfigError(
-            f"a launcher started {count} processes that cannot find each other, since MASTER_ADDR is not set: start "
-            "them with torchrun or accelerate launch"
-        )
+    check_found()
     _check_settings(config)
 
 
@@ -120,25 +97,8 @@ def joined(config: RunConfig, device: torch.device) -> Iterator[None]:
     if strategy == "single" or dist.is_initialized():
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if process_count() > 1:
-        dist.init_process_group(backend, timeout=PATIENCE)
-    else:
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=PATIENCE)
-    try:
-        with warnings.catch_warnings():
-            if not first_process():
-                warnings.simplefilter("ignore")  # the first warns
-            yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):  # what a process sees of another that has ended
-            raise StoppedElsewhereError(f"another process of the launch has ended: {first_line(error)}") from error
-        raise
-    finally:
-        dist.destroy_process_group()
+    with meeting(device):
+        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from d4k.errors import OutputError
 from d4k.files import is_folder
 from d4k.locks import held, is_held, output_errors
 from d4k.models import RunFolder
-from d4k.training.processes import Processes
+from d4k.processes import Processes
 
 __all__ = ["LOCK", "owned", "refuse_running"]
 

@@ -6,6 +6,7 @@ from d4k.config import RunConfig
 from d4k.errors import ConfigError
 from d4k.machine import choose_device
 from d4k.plugins import create
+from d4k.processes import Processes
 from d4k.training.caching import fill_cache
 from d4k.training.data.cache import Filled
 from d4k.training.data.measured import Measured
@@ -13,7 +14,6 @@ from d4k.training.data.pictures import choose_pictures
 from d4k.training.data.views import cache_folder
 from d4k.training.fine_tune import load_run_model
 from d4k.training.launch import check_launch, joined
-from d4k.training.processes import Processes
 
 __all__ = ["cache_from_config"]
 

@@ -15,8 +15,8 @@ from d4k.files import is_folder, refuse_unwritable
 from d4k.models import DTYPES, ModelRef, training_dtype
 from d4k.plugins import create
 from d4k.protocols import Backbone, Dataset, Placement
+from d4k.store import SHARDS
 from d4k.training.data.cache.keys import latent_group
-from d4k.training.data.cache.store import SHARDS
 from d4k.training.data.cache.upkeep import stats
 from d4k.training.data.pictures import Chosen, choose_pictures
 from d4k.training.data.views import cache_folder

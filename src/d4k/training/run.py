@@ -18,6 +18,7 @@ from attrs import frozen
 
 from d4k.config import RunConfig
 from d4k.models import Model, RunFolder
+from d4k.processes import Processes
 from d4k.protocols import Backbone, Dataset, Loss
 from d4k.training.caching import fill_cache
 from d4k.training.checks import check_adapters, check_memory, check_precision, check_unchanged
@@ -34,7 +35,6 @@ from d4k.training.launch import check_launch, joined
 from d4k.training.lock import owned
 from d4k.training.loop import Loop
 from d4k.training.noise import training_shift
-from d4k.training.processes import Processes
 from d4k.training.refusals import refuse_few_pictures, refuse_foreign_cache, refuse_hopeless, refuse_pictures
 from d4k.training.result import save_result
 from d4k.training.signals import Stop

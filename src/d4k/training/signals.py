@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from d4k.training.processes import Processes
+from d4k.processes import Processes
 
 __all__ = ["InterruptedRun", "Stop", "TerminatedRun"]
 

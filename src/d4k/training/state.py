@@ -15,7 +15,7 @@ from d4k.config import RunConfig
 from d4k.errors import CheckpointError, ConfigError, D4KError, first_line
 from d4k.files import read_json, read_json_line, write_json, write_text
 from d4k.models import EMA, OPTIMIZER, ROWS, SHARDS, STATE, TRAINABLE, RunFolder, disk_errors
-from d4k.training.processes import Processes, shared_folder
+from d4k.processes import Processes, shared_folder
 from d4k.training.shards import fill, is_shared, read_moments, read_shards, trained_tensors, write_shards
 
 __all__ = ["Share", "State", "load_state", "save_state"]

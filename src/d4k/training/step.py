@@ -12,12 +12,12 @@ from attrs import frozen
 
 from d4k.config import RunConfig
 from d4k.flow import sigma_weight
+from d4k.processes import Processes
 from d4k.protocols import Backbone, FlowStep, Loss
 from d4k.seeds import numbered_seed
 from d4k.training.data.samples import Batch
 from d4k.training.engine import Engine
 from d4k.training.memory import offloaded_activations
-from d4k.training.processes import Processes
 
 __all__ = ["StepResult", "training_step"]
 

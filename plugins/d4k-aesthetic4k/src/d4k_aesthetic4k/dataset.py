@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from d4k import DataError, Sample
 from d4k.images import MAX_PIXELS, open_picture, picture_size
-from d4k_aesthetic4k.metadata import METADATA, Reader, locate, read_lines
+from d4k_aesthetic4k.metadata import METADATA, SHORT, Reader, locate, read_lines
 
 __all__ = ["Aesthetic4K"]
 
@@ -41,7 +41,8 @@ class Aesthetic4K:
     Args:
         source: a local folder, or a Hub dataset such as `zhang0jhon/Aesthetic-4K` or `zhang0jhon/Aesthetic-Train-V2`,
             which is downloaded (`HF_HUB_OFFLINE=1`: taken from the local cache).
-        split: the folder below that holds `metadata.jsonl`. A source with `metadata.jsonl` at its root is all `train`.
+        split: the folder below that holds `metadata.jsonl`. A source with `metadata.jsonl` at its root is all `train`;
+            `eval-2048` and `eval-4096` are the folders `eval/size_2048` and `eval/size_4096`.
         min_size: leave out pictures whose short side has fewer pixels.
         max_size: leave out pictures whose long side has more pixels.
         on_error: `raise` at the first malformed line or unusable picture, or `skip` and name them in `.skipped`.
@@ -171,7 +172,7 @@ def download(name: str, split: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    wanted = None if split == "train" else [f"{split}/*", f"*{METADATA}"]
+    wanted = None if split == "train" else [f"{SHORT.get(split, split)}/*", f"*{METADATA}"]
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:  # the Hub's client raises its own errors, OSError and those of its HTTP library

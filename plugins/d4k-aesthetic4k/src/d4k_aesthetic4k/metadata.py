@@ -10,19 +10,23 @@ from attrs import Factory, field, frozen
 
 from d4k import DataError, Sample
 
-__all__ = ["METADATA", "Reader", "locate", "read_lines"]
+__all__ = ["METADATA", "SHORT", "Reader", "locate", "read_lines"]
 
 METADATA = "metadata.jsonl"
 
+SHORT = {"eval-2048": "eval/size_2048", "eval-4096": "eval/size_4096"}
+"""Short names of the splits that models are compared on, and the folders of `zhang0jhon/Aesthetic-4K` that they are."""
+
 
 def locate(folder: Path, split: str) -> Path:
-    """The metadata of a split: in the folder of that name, or for `train` at the root.
+    """The metadata of a split: in the folder of that name or of its short name, or for `train` at the root.
 
     Raises:
         DataError: there is none; the message lists the splits there are.
     """
-    if _is_file(folder / split / METADATA):
-        return folder / split / METADATA
+    for name in (split, SHORT.get(split, split)):
+        if _is_file(folder / name / METADATA):
+            return folder / name / METADATA
     if split == "train" and _is_file(folder / METADATA):
         return folder / METADATA
     splits = sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob(f"**/{METADATA}"))

@@ -9,7 +9,8 @@ from d4k import hookimpl
 
 @hookimpl
 def register_metrics(register: Callable[..., None]) -> None:
-    """Register the three measures of detail."""
+    """Register the measures of detail."""
     register("glcm", "d4k_glcm.metrics:GLCMScore", summary="grey-level co-occurrence score as published")
     register("glcm-entropy", "d4k_glcm.metrics:GLCMEntropy", summary="textbook (Haralick) co-occurrence entropy")
-    register("compression-ratio", "d4k_glcm.metrics:CompressionRatio", summary="raw bytes to JPEG bytes at quality 95")
+    register("glcm-property", "d4k_glcm.metrics:GLCMProperty", summary="contrast, homogeneity, ... of co-occurrence")
+    register("compression-ratio", "d4k_glcm.compression:CompressionRatio", summary="raw bytes to bytes as JPEG")

@@ -1,69 +1,98 @@
-"""Grey-level co-occurrence of patches, reduced at once to what both entropies need.
+"""Grey-level co-occurrence of patches, reduced at once to what is asked of it.
 
 A co-occurrence matrix of a 64x64 patch has 4096 cells and there are sixteen of them, yet both entropies only ask *how
 often each cell value occurs*. So nothing is normalised, stored or sorted: one count of pixel pairs, one count of those
 counts.
 
-    image (3, H, W) ─ grey_levels ─► (H, W) ─ cut_patches ─► (P, 64, 64) ─ patch_entropies ─► (P, 2)
+    image (3, H, W) ─ grey_levels ─► (H, W) ─ cut_patches ─► (P, 64, 64) ┬ patch_entropies ──► (P, 2)
+                                                                          └ patch_properties ─► (P, 6)
 
-Everything here is a pure function. Shapes: `P` patches, `H W` pixels.
+Everything here is a pure function. Shapes: `P` patches, `H W` pixels. `d4k_glcm.kernels` has the loops, and
+`d4k_glcm.tensors` the same for accelerators.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
+from attrs import frozen
 from torch import Tensor
 
 from d4k import DataError
+from d4k_glcm.kernels import PATCH, PROPERTIES, Levels, Tables, entropies, grey, properties
 
-__all__ = ["CELLS", "LEVELS", "OFFSETS", "PATCH", "cut_patches", "grey_levels", "patch_entropies"]
-
-Levels: TypeAlias = npt.NDArray[np.uint8]
-Table: TypeAlias = npt.NDArray[Any]
-
-PATCH = 64
-"""Height and width of a patch in pixels."""
-
-LEVELS = 64
-"""Grey levels after quantisation."""
-
-OFFSETS = tuple(
-    (round(math.sin(angle) * distance), round(math.cos(angle) * distance))
-    for distance in (1, 2, 3, 4)
-    for angle in (0, math.pi / 4, math.pi / 2, 3 * math.pi / 4)
-)
-"""Rows and columns from a pixel to its partner, for distances 1 to 4 at 0, 45, 90 and 135 degrees, rounded as
-scikit-image does: the diagonals of distances 1 and 2 coincide and count twice."""
-
-CELLS = len(OFFSETS) * LEVELS**2
-"""Cells of all matrices of a patch."""
+__all__ = [
+    "PATCH",
+    "PROPERTIES",
+    "PUBLISHED",
+    "Form",
+    "cut_patches",
+    "grey_levels",
+    "make_tables",
+    "patch_entropies",
+    "patch_properties",
+]
 
 
-def grey_levels(image: Tensor) -> Levels:
-    """Grey as OpenCV computes it from 8-bit colour, divided by 4: `(R*4899 + G*9617 + B*1868 + 8192) >> 14`, `// 4`.
+@frozen
+class Form:
+    """Which co-occurrence matrices are made of a patch.
+
+    Args:
+        levels: grey levels after quantisation, a power of two from 2 to 256.
+        distances: pixels between the two of a pair, each at 0, 45, 90 and 135 degrees.
+        symmetric: whether each pair counts in both directions.
+    """
+
+    levels: int = 64
+    distances: tuple[int, ...] = (1, 2, 3, 4)
+    symmetric: bool = False
+
+    @property
+    def offsets(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns from a pixel to its partner, rounded as scikit-image does.
+
+        The diagonals of distances 1 and 2 coincide, and count twice.
+        """
+        angles = (0, math.pi / 4, math.pi / 2, 3 * math.pi / 4)
+        return tuple((round(math.sin(a) * far), round(math.cos(a) * far)) for far in self.distances for a in angles)
+
+    @property
+    def cells(self) -> int:
+        """Cells of all matrices of a patch."""
+        return len(self.offsets) * self.levels**2
+
+
+PUBLISHED = Form()
+"""The matrices of Diffusion-4K: 64 grey levels, distances 1 to 4, each pair in one direction."""
+
+
+def grey_levels(image: Tensor, levels: int = 64) -> Levels:
+    """Grey as OpenCV computes it from 8-bit colour, quantised: `(R*4899 + G*9617 + B*1868 + 8192) >> 14`, `// 4`.
 
     Args:
         image: uint8 (3, H, W), RGB.
+        levels: how many grey levels there are, a power of two; 64 divides by 4.
 
     Returns:
-        (H, W), in [0, 63].
+        (H, W), from 0 to `levels - 1`.
 
     >>> grey_levels(torch.full((3, 1, 1), 255, dtype=torch.uint8)).item()
     63
     """
-    levels: Levels = _grey(image.cpu().numpy())
-    return levels
+    quantised: Levels = grey(image.cpu().contiguous().numpy(), 9 - levels.bit_length())
+    return quantised
 
 
-def cut_patches(levels: Levels) -> Levels:
+def cut_patches(levels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Cut an image into patches of 64x64 that do not overlap, and cover it whole.
 
     Where a side is no multiple of 64, the last patch is aligned to the border and overlaps its neighbour.
@@ -90,99 +119,59 @@ def cut_patches(levels: Levels) -> Levels:
     return windows[np.ix_(rows, columns)].reshape(-1, PATCH, PATCH)
 
 
-def patch_entropies(patches: Levels) -> npt.NDArray[np.float64]:
+def patch_entropies(patches: Levels, form: Form = PUBLISHED) -> npt.NDArray[np.float64]:
     """Both entropies of every patch, computed on as many threads as torch uses.
 
-    *Published*: the entropy of how often each cell value occurs among all cells of the sixteen normalised matrices,
-    that is `skimage.measure.shannon_entropy` of the 64x64x4x4 array. A value is a quotient, count / pairs;
-    quotients that are the same float64 count together wherever they come from: 31 of 3844 pairs and 32 of 3968.
+    *Published*: the entropy of how often each cell value occurs among all cells of the normalised matrices, that is
+    `skimage.measure.shannon_entropy` of the 64x64x4x4 array. A value is a quotient, count / pairs; quotients that are
+    the same float64 count together wherever they come from: 31 of 3844 pairs and 32 of 3968.
 
-    *Textbook*: `-sum p log2 p` over the cells of a matrix, averaged over the sixteen; between 0 and 12.
+    *Textbook*: `-sum p log2 p` over the cells of a matrix, averaged over the matrices; between 0 and 12.
 
     Args:
-        patches: (P, 64, 64), in [0, 63].
+        patches: (P, 64, 64), each below `form.levels`.
+        form: of the matrices.
 
     Returns:
         (P, 2): published and textbook, in bits.
 
     Source: Haralick, Shanmugam, Dinstein, "Textural features for image classification", IEEE SMC-3(6), 1973, f9.
     """
-    shares = np.array_split(patches, min(torch.get_num_threads(), len(patches)))
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return np.concatenate(list(pool.map(lambda share: _entropies(share, *_TABLES), shares)))
+    return _shared(entropies, patches, form)
 
 
-def _tables() -> tuple[Table, Table, Table]:
-    """What the kernel looks up.
+def patch_properties(patches: Levels, form: Form = PUBLISHED) -> npt.NDArray[np.float64]:
+    """Haralick's properties of every patch as scikit-image defines them, computed on as many threads as torch uses.
+
+    Where the first pixels of all pairs are alike, or the second, the correlation is 1.
+
+    Args:
+        patches: (P, 64, 64), each below `form.levels`.
+        form: of the matrices.
 
     Returns:
-        offsets (K, 3): rows, columns, and how often the offset occurs among the sixteen.
-        ids (K, 4096): of a count in the matrix of an offset, the number of its value.
-        values: by that number, the smallest count first where several have it.
+        (P, 6): PROPERTIES, each the mean over the matrices.
+
+    Source: Haralick, Shanmugam, Dinstein, "Textural features for image classification", IEEE SMC-3(6), 1973.
     """
-    repeats = Counter(OFFSETS)
-    pairs = np.array([(PATCH - rows) * (PATCH - abs(columns)) for rows, columns in repeats], dtype=np.float64)
-    values = np.arange(PATCH**2)[:, None] / pairs
-    _, first, place = np.unique(values.ravel(), return_index=True, return_inverse=True)
-    offsets = np.array([(*offset, repeat) for offset, repeat in repeats.items()])
-    return offsets, first[place].reshape(values.shape).T.copy(), values.ravel()
+    return _shared(properties, patches, form)
 
 
-_TABLES = _tables()
+def _shared(kernel: Callable[..., Any], patches: Levels, form: Form) -> npt.NDArray[np.float64]:
+    tables = make_tables(form)
+    shares = np.array_split(patches, min(torch.get_num_threads(), len(patches)))
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return np.concatenate(list(pool.map(lambda share: kernel(share, tables, form.levels, form.symmetric), shares)))
 
 
-@njit(nogil=True)
-def _grey(image: Levels) -> Levels:
-    _, height, width = image.shape
-    levels = np.empty((height, width), np.uint8)
-    for y in range(height):
-        for x in range(width):
-            levels[y, x] = (image[0, y, x] * 4899 + image[1, y, x] * 9617 + image[2, y, x] * 1868 + 8192) >> 16
-    return levels
-
-
-@njit(nogil=True)
-def _entropies(patches: Levels, offsets: Table, ids: Table, values: Table) -> npt.NDArray[np.float64]:
-    scores = np.zeros((len(patches), 2))
-    cells = np.zeros((LEVELS, LEVELS), np.int32)
-    held = np.zeros(len(values), np.int64)  # how many cells hold a value, by its number; 0 is the number of the value 0
-    for patch, levels in enumerate(patches):
-        low, high, last = levels.min(), levels.max() + 1, 0
-        held[0] = CELLS
-        for offset, (rows, columns, repeats) in enumerate(offsets):
-            _count_pairs(cells, levels, rows, columns)
-            last = max(last, _count_values(held, cells[low:high, low:high], ids[offset], repeats))
-        for value in range(last + 1):
-            if held[value]:
-                share = held[value] / CELLS
-                scores[patch, 0] -= share * math.log2(share)
-            if held[value] and value:
-                scores[patch, 1] -= held[value] * values[value] * math.log2(values[value]) / len(OFFSETS)
-            held[value] = 0
-    return scores
-
-
-@njit(nogil=True)
-def _count_pairs(cells: Table, levels: Levels, rows: int, columns: int) -> None:
-    left, width = max(0, -columns), PATCH - abs(columns)
-    for y in range(PATCH - rows):
-        here = levels[y, left : left + width]
-        there = levels[y + rows, left + columns : left + columns + width]
-        for x in range(width):
-            cells[here[x], there[x]] += 1
-
-
-@njit(nogil=True)
-def _count_values(held: Table, cells: Table, ids: Table, repeats: int) -> int:
-    """Move what lies in the cells to `held`, which leaves them empty; returns the highest number of a value."""
-    last = filled = 0
-    for row in cells:
-        for column in range(len(row)):
-            if row[column]:
-                value = ids[row[column]]
-                held[value] += repeats
-                filled += 1
-                last = max(last, value)
-                row[column] = 0
-    held[0] -= filled * repeats
-    return last
+@lru_cache(maxsize=8)
+def make_tables(form: Form) -> Tables:
+    """The different offsets of a form, and the values that cells may have."""
+    repeats = Counter(form.offsets)
+    ways = 2 if form.symmetric else 1
+    pairs = np.array([ways * (PATCH - rows) * (PATCH - abs(columns)) for rows, columns in repeats])
+    quotients = np.arange(ways * PATCH**2)[:, None] / pairs
+    values, ids = np.unique(quotients, return_inverse=True)
+    terms = np.concatenate([np.zeros(1), values[1:] * np.log2(values[1:])])
+    offsets = np.array([(*offset, repeat) for offset, repeat in repeats.items()], dtype=np.int64)
+    return Tables(offsets, pairs, ids.reshape(quotients.shape).T.copy(), terms)

@@ -17,10 +17,10 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from d4k.config import RunConfig
 from d4k.errors import ConfigError
+from d4k.processes import Processes
 from d4k.protocols import Backbone
 from d4k.training.data.samples import Feed
 from d4k.training.data.views import captions
-from d4k.training.processes import Processes
 from d4k.upstream import context_plan, split_tokens
 
 __all__ = ["check_context", "quiet_context", "share_tokens"]

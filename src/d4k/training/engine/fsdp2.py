@@ -18,9 +18,9 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from d4k.config import RunConfig
 from d4k.errors import CheckpointError, ConfigError
 from d4k.models import autocast_dtype
+from d4k.processes import Processes
 from d4k.training.engine.context import quiet_context, share_tokens
 from d4k.training.engine.single import Engine
-from d4k.training.processes import Processes
 from d4k.training.shards import is_shared
 from d4k.upstream import block_names, forget_shares, join_tokens
 

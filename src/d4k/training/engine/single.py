@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from d4k.training.processes import Processes
+from d4k.processes import Processes
 
 __all__ = ["Engine"]
 

@@ -1,8 +1,8 @@
-"""The cache of latents and text: content-addressed, append-only, checked when it is read."""
+"""The cache of latents and text: what a run needs, encoded once and kept in a `d4k.store`."""
 
 from d4k.training.data.cache.fill import CacheSettings, Filled, fill
-from d4k.training.data.cache.keys import Group, Keys, make_keys
+from d4k.training.data.cache.folder import open_cache
+from d4k.training.data.cache.keys import Keys, make_keys
 from d4k.training.data.cache.source import CachedSource
-from d4k.training.data.cache.store import Store
 
-__all__ = ["CacheSettings", "CachedSource", "Filled", "Group", "Keys", "Store", "fill", "make_keys"]
+__all__ = ["CacheSettings", "CachedSource", "Filled", "Keys", "fill", "make_keys", "open_cache"]

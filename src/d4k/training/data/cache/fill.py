@@ -19,15 +19,15 @@ from d4k.autoencoder import Posterior
 from d4k.errors import ConfigError, DataError
 from d4k.files import write_text
 from d4k.images import open_picture, to_float, to_tensor
+from d4k.processes import Processes
 from d4k.protocols import Backbone, Dataset
 from d4k.seeds import numbered_seed
-from d4k.training.data.cache.codec import narrow
+from d4k.store import Writer, narrow
+from d4k.training.data.cache.folder import open_cache
 from d4k.training.data.cache.keys import Keys, make_keys
 from d4k.training.data.cache.originals import Originals, content_digest, read_source
 from d4k.training.data.cache.source import LOG_VARIANCE, MEAN, CachedSource, Original, view_key
-from d4k.training.data.cache.store import Store, Writer
 from d4k.training.data.source import View
-from d4k.training.processes import Processes
 
 __all__ = ["CacheSettings", "Filled", "fill"]
 
@@ -127,7 +127,7 @@ class _Filling:
         self, backbone: Backbone, dataset: Dataset, folder: Path, settings: CacheSettings, processes: Processes
     ) -> None:
         self.backbone, self.dataset, self.settings, self.processes = backbone, dataset, settings, processes
-        self.store = Store(folder)
+        self.store = open_cache(folder)
         self.keys: Keys = make_keys(backbone, settings.dtype)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self.originals: dict[int, Original] = {}

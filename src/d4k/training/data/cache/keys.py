@@ -19,32 +19,14 @@ from torch import Tensor
 from d4k.images import Cut
 from d4k.models import AUTOENCODER
 from d4k.protocols import Backbone
+from d4k.store import BYTES, FORMAT, Group, digest
 
-__all__ = ["FORMAT", "Group", "Keys", "digest", "latent_group", "make_keys", "weights_digest"]
+__all__ = ["Keys", "latent_group", "make_keys", "weights_digest"]
 
-FORMAT = 1
-"""Of keys and entries: raised when an entry of an older d4k must not be found any more."""
-
-BYTES = 16
 RELEASE = "transformers_version"  # in every configuration of transformers
 CHUNK = 2**26
 ELSEWHERE = {"latent": ("text_tokens", "positions"), "text": ("downscale", "positions")}
 """Options of a backbone that a kind of entry does not depend on; one that is not known here is taken to matter."""
-
-
-@frozen
-class Group:
-    """What entries of one kind have in common; a shard holds entries of one group.
-
-    Args:
-        kind: "latent" or "text".
-        model: digest of what encoded them.
-        dtype: of the stored numbers, such as "bfloat16".
-    """
-
-    kind: str
-    model: str
-    dtype: str
 
 
 @frozen
@@ -95,16 +77,6 @@ def latent_group(backbone: Backbone, dtype: str) -> Group:
     moments = hasattr(backbone, "encode_posterior")
     latent = digest(_models(encoder), backbone.latent.downscale, moments, *_common(backbone, "latent"))
     return Group("latent", latent, dtype)
-
-
-def digest(*values: Any) -> str:
-    """A digest of plain values, as hexadecimal digits; floats count with all their digits.
-
-    >>> digest(1, "a") == digest(1, "a") != digest("1", "a")
-    True
-    """
-    content = json.dumps(values, sort_keys=True, ensure_ascii=True, default=repr)
-    return hashlib.blake2b(content.encode(), digest_size=BYTES).hexdigest()
 
 
 def weights_digest(module: torch.nn.Module) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from d4k.errors import DataError
 from d4k.images import picture_size
 from d4k.protocols import Sample
-from d4k.training.data.cache.index import FileFacts, Index
+from d4k.store import FileFacts, Index
 
 __all__ = ["Originals", "content_digest", "read_source"]
 

@@ -14,9 +14,8 @@ from torch import Tensor
 from d4k.autoencoder import Posterior
 from d4k.errors import DataError
 from d4k.protocols import Conditioning
-from d4k.training.data.cache.index import FileFacts
+from d4k.store import FileFacts, Store
 from d4k.training.data.cache.keys import Keys
-from d4k.training.data.cache.store import Store
 from d4k.training.data.source import CACHED_CAPTIONS, View
 
 __all__ = ["CachedSource", "Original"]

@@ -13,9 +13,8 @@ from tqdm.auto import tqdm
 
 from d4k.errors import DataError, OutputError
 from d4k.files import is_folder
-from d4k.training.data.cache.index import FILE
-from d4k.training.data.cache.keys import Group
-from d4k.training.data.cache.store import SHARDS, Store
+from d4k.store import INDEX, SHARDS, Group, Store
+from d4k.training.data.cache.folder import open_cache
 
 __all__ = ["Damage", "Part", "repair", "stats", "verify"]
 
@@ -61,7 +60,7 @@ def stats(folder: Path) -> list[Part]:
         DataError: there is no cache in the folder, or its index is damaged.
     """
     _require(folder)
-    store = Store(folder)
+    store = open_cache(folder)
     for note in store.notes:
         warnings.warn(note, stacklevel=2)
     return [Part(*row) for row in store.index.counts()]
@@ -81,7 +80,7 @@ def verify(folder: Path) -> tuple[int, list[Damage]]:
         DataError: there is no cache in the folder, or its index is damaged.
     """
     _require(folder)
-    store = Store(folder)
+    store = open_cache(folder)
     sound, damages = 0, [Damage("", (), note) for note in store.notes]
     for name in _bar([row.name for row in store.index.shards()], "verifying"):
         count, damage = _verify_shard(store, name)
@@ -107,11 +106,11 @@ def repair(folder: Path) -> tuple[int, list[str]]:
     """
     _require(folder)
     done = []
-    if not _is_sound(folder / FILE):
-        for name in (FILE, f"{FILE}-journal"):
+    if not _is_sound(folder / INDEX):
+        for name in (INDEX, f"{INDEX}-journal"):
             _remove(folder / name)
         done.append("the index was damaged, and is made again from the shards")
-    store = Store(folder)
+    store = open_cache(folder)
     done += store.notes
     sound, damages = verify(folder)
     for damage in damages:

@@ -1,4 +1,4 @@
-"""The index of a cache: which shard holds an entry, and what the files of pictures held when they were last looked at.
+"""The index of a store: which shard holds an entry, and what the files of pictures held when they were last looked at.
 
 One SQLite file without a write-ahead log, so that it works on network file systems, too. Every change is one
 transaction: a process that is killed has made all of it, or nothing. All of it can be made again from the shards.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from attrs import frozen
 
 from d4k.errors import DataError, OutputError
-from d4k.training.data.cache.keys import FORMAT, Group
+from d4k.store.keys import FORMAT, Group
+from d4k.store.words import Words
 
 __all__ = ["FILE", "FileFacts", "Index", "ShardRow"]
 
@@ -73,19 +74,20 @@ class FileFacts:
 
 
 class Index:
-    """The index of the cache in a folder; made where there is none.
+    """The index of the store in a folder; made where there is none.
 
     It may be used by several threads, and after a fork: a process opens a connection of its own.
 
     Args:
-        folder: of the cache.
+        folder: of the store.
+        words: what messages say of it.
 
     Raises:
         DataError: the file is damaged, or of another version of d4k.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, words: Words | None = None) -> None:
+        self.folder, self.words = folder, words or Words()
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
@@ -96,15 +98,15 @@ class Index:
             [(found,)] = rows.execute("SELECT value FROM meta WHERE name = 'format'")
         if found != FORMAT:
             raise DataError(
-                f"cache {folder} has format {found}, and this d4k knows {FORMAT}: name another folder with data.cache",
+                f"{self.words.noun} {folder} has format {found}, and this d4k knows {FORMAT}: {self.words.elsewhere}",
                 folder,
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}
+        return {"folder": self.folder, "words": self.words}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder = state["folder"]
+        self.folder, self.words = state["folder"], state["words"]
         self._lock, self._connection, self._process = threading.RLock(), None, 0
 
     def close(self) -> None:
@@ -151,16 +153,35 @@ class Index:
             known = rows.execute("SELECT id FROM shards WHERE name = ?", (shard.name,)).fetchone()
             if known is not None:  # another process found the file before the one that wrote it came to this
                 return True
-            group = shard.group
-            number = rows.execute(
-                "INSERT INTO shards (name, bytes, kind, model, dtype) VALUES (?, ?, ?, ?, ?)",
-                (shard.name, shard.bytes, group.kind, group.model, group.dtype),
-            ).lastrowid
+            number = _insert(rows, shard)
             pairs = [(bytes.fromhex(key), number) for key in keys]
             used = rows.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?)", pairs).rowcount > 0
             if not used:
                 rows.execute("DELETE FROM shards WHERE id = ?", (number,))
         return used
+
+    def replace(self, names: Sequence[str], write: Callable[[], ShardRow]) -> bool:
+        """Let the entries of some shards be read from a new one, and forget those.
+
+        No other process can enter anything meanwhile, so that none takes the new file for one that brings nothing.
+
+        Args:
+            names: of the shards that are replaced.
+            write: writes the file of the new shard, which holds all of their entries.
+
+        Returns:
+            Whether it was done; it is not where another process was as quick.
+        """
+        with self._transaction() as rows:
+            found = [rows.execute("SELECT id FROM shards WHERE name = ?", (name,)).fetchone() for name in names]
+            if None in found:
+                return False
+            shard = write()
+            number = _insert(rows, shard)
+            for (old,) in found:
+                rows.execute("UPDATE entries SET shard = ? WHERE shard = ?", (number, old))
+                rows.execute("DELETE FROM shards WHERE id = ?", (old,))
+        return True
 
     def drop_shard(self, name: str) -> int:
         """Forget a shard and its entries; returns how many those were."""
@@ -227,10 +248,21 @@ class Index:
             yield
         except sqlite3.OperationalError as error:
             raise OutputError(
-                f"cannot use the index of cache {self.folder}: {error}; mend that, or name another folder for the cache"
+                f"cannot use the index of {self.words.noun} {self.folder}: {error}; mend that, or "
+                f"{self.words.elsewhere}"
             ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
-                f"the index of cache {self.folder} is damaged ({error}); mend it with: d4k cache repair {self.folder}",
+                f"the index of {self.words.noun} {self.folder} is damaged ({error}); "
+                f"{self.words.broken.format(folder=self.folder)}",
                 self.folder / FILE,
             ) from error
+
+
+def _insert(rows: sqlite3.Cursor, shard: ShardRow) -> int | None:
+    """Enter a shard without its entries; returns its number."""
+    group = shard.group
+    return rows.execute(
+        "INSERT INTO shards (name, bytes, kind, model, dtype) VALUES (?, ?, ?, ?, ?)",
+        (shard.name, shard.bytes, group.kind, group.model, group.dtype),
+    ).lastrowid

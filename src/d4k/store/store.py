@@ -1,11 +1,11 @@
-"""The cache of one folder: entries by key, written in shards, found through the index.
+"""The store of one folder: entries by key, written in shards, found through the index.
 
-    d4k-cache/
+    FOLDER/
       index.sqlite           which shard holds an entry
       shards/*.safetensors   the entries
 
 Nothing that is written is ever changed. A shard appears whole, and is then entered into the index; a process that is
-killed in between leaves a shard that the next one enters. So whoever opens the cache finds every entry whole or not at
+killed in between leaves a shard that the next one enters. So whoever opens the store finds every entry whole or not at
 all, and several processes may fill it at once.
 """
 
@@ -26,14 +26,15 @@ from torch import Tensor
 
 from d4k.errors import DataError, OutputError
 from d4k.files import sweep
-from d4k.training.data.cache.index import Index, ShardRow
-from d4k.training.data.cache.keys import Group
-from d4k.training.data.cache.shards import ENDING, Packed, Shard, pack_entry, write_shard
+from d4k.store.index import Index, ShardRow
+from d4k.store.keys import Group
+from d4k.store.shards import ENDING, Packed, Shard, pack_entry, write_shard
+from d4k.store.words import Words
 
-__all__ = ["SHARDS", "Store", "Writer"]
+__all__ = ["FLUSH_BYTES", "SHARDS", "Store", "Writer", "new_name"]
 
 SHARDS = "shards"
-"""Folder of the shards in that of the cache."""
+"""Folder of the shards in that of the store."""
 
 OPEN = 32
 """Shards that are held open."""
@@ -44,10 +45,11 @@ FLUSH_SECONDS = 20.0
 
 
 class Store:
-    """The cache in a folder, which is made where it is missing.
+    """The store in a folder, which is made where it is missing.
 
     Args:
-        folder: of the cache.
+        folder: of the store.
+        words: what messages say of it.
 
     Attributes:
         index: which shard holds an entry.
@@ -58,24 +60,24 @@ class Store:
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, words: Words | None = None) -> None:
+        self.folder, self.words = folder, words or Words()
         try:
             self.shards.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"cannot make cache {folder}: {error.strerror or error}; name another folder for the cache"
+                f"cannot make {self.words.noun} {folder}: {error.strerror or error}; {self.words.elsewhere}"
             ) from error
-        self.index = Index(folder)
+        self.index = Index(folder, self.words)
         self._opened: OrderedDict[str, Shard] = OrderedDict()
         self._lock = threading.Lock()
         self.notes = self._mend()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "index": self.index}
+        return {"folder": self.folder, "words": self.words, "index": self.index}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder, self.index, self.notes = state["folder"], state["index"], []
+        self.folder, self.words, self.index, self.notes = state["folder"], state["words"], state["index"], []
         self._opened, self._lock = OrderedDict(), threading.Lock()
 
     @property
@@ -99,13 +101,15 @@ class Store:
         """
         name = self.index.shard_of(key)
         if name is None:
-            raise DataError(f"{what} is not in cache {self.folder}; fill it with: d4k cache RUN.toml", self.folder)
+            raise DataError(f"{what} is not in {self.words.noun} {self.folder}; {self.words.absent}", self.folder)
         try:
             return self.open_shard(name).read(key)
         except DataError as error:
+            if self.index.shard_of(key) != name:  # it was compacted meanwhile
+                return self.read(key, what)
             raise DataError(
-                f"the entry of {what} in cache {self.folder} is damaged: {error}. Take it out with "
-                f"'d4k cache repair {self.folder}'; it is encoded again when it is next needed",
+                f"the entry of {what} in {self.words.noun} {self.folder} is damaged: {error}. "
+                f"{self.words.damaged.format(folder=self.folder)}",
                 error.path,
             ) from error
 
@@ -161,15 +165,20 @@ class Store:
         rows = {row.name: row.bytes for row in self.index.shards()}
         sizes = self._sizes()
         lost = [name for name, size in rows.items() if sizes.get(name) != size]
+        if lost:  # or compacted meanwhile
+            known = {row.name for row in self.index.shards()}
+            lost = [name for name in lost if name in known]
         count = sum(self.forget_shard(name) for name in lost)
         notes = []
         if lost:
             many = f"{_many(len(lost), 'shard')} missing or cut short"
-            notes.append(f"of cache {self.folder}, {many}; its entries ({count}) are encoded again when needed")
+            notes.append(f"of {self.words.noun} {self.folder}, {many}; its entries ({count}) {self.words.again}")
         strangers = [name for name in sizes if name not in rows]
         unread = [name for name in strangers if not self._take_in(name)]
         if unread:
-            notes.append(f"{len(unread)} removed from cache {self.folder}, since they cannot be read: {unread[0]}")
+            notes.append(
+                f"{len(unread)} removed from {self.words.noun} {self.folder}, since they cannot be read: {unread[0]}"
+            )
         return notes
 
     def _take_in(self, name: str) -> bool:
@@ -240,7 +249,7 @@ class Writer:
         """
         fresh = {key: self._waiting[key] for key in self.store.missing(self._waiting)}
         if fresh:
-            name = f"{self.group.kind}-{time.time_ns():020d}-{secrets.token_hex(4)}"
+            name = new_name(self.group)
             path = self.store.shards / f"{name}{ENDING}"
             size = write_shard(path, self.group, fresh)
             if not self.store.index.add(ShardRow(name, size, self.group), list(fresh)):
@@ -248,6 +257,11 @@ class Writer:
             self.entries += len(fresh)
             self.bytes += sum(one.bytes for one in fresh.values())
         self._waiting.clear()
+
+
+def new_name(group: Group) -> str:
+    """The name of a shard that no other has; names sort by time."""
+    return f"{group.kind}-{time.time_ns():020d}-{secrets.token_hex(4)}"
 
 
 def _many(count: int, noun: str) -> str:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from d4k.errors import D4KError, first_line
+from d4k.errors import ConfigError, D4KError, first_line
 from d4k.files import atomic_folder
+from d4k.upstream import get_cpu_distributed_information
 
-__all__ = ["Processes", "StoppedElsewhereError", "shared_folder"]
+__all__ = [
+    "Processes",
+    "StoppedElsewhereError",
+    "check_found",
+    "first_process",
+    "meeting",
+    "process_count",
+    "shared_folder",
+]
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for another, which may be writing a checkpoint; a launcher ends all long before."""
 
 
 class StoppedElsewhereError(D4KError):
@@ -93,6 +108,66 @@ class Processes:
         if fault is not None and first == self.rank:
             raise fault
         raise StoppedElsewhereError(f"process {first} stopped: {said[first]}") from fault
+
+
+def process_count() -> int:
+    """How many processes share a launch: those of the launcher, or of the group that is open already."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return int(get_cpu_distributed_information().world_size)  # of any launcher, not of CPUs only
+
+
+def first_process() -> bool:
+    """Whether this is the process of the launch that speaks."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return int(get_cpu_distributed_information().rank) == 0
+
+
+def check_found() -> None:
+    """Refuse a launch whose processes cannot find each other.
+
+    Raises:
+        ConfigError: the launcher does not say where they meet.
+    """
+    count = process_count()
+    if count > 1 and not dist.is_initialized() and "MASTER_ADDR" not in os.environ:
+        raise ConfigError(
+            f"a launcher started {count} processes that cannot find each other, since MASTER_ADDR is not set: start "
+            "them with torchrun or accelerate launch"
+        )
+
+
+@contextmanager
+def meeting(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[None]:
+    """A block in which the processes of a launch can speak to each other; of one process, a group of one.
+
+    Args:
+        device: where this process computes.
+        patience: how long a process waits for another.
+
+    Raises:
+        StoppedElsewhereError: another process of the launch has ended.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if process_count() > 1:
+        dist.init_process_group(backend, timeout=patience)
+    else:
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=patience)
+    try:
+        with warnings.catch_warnings():
+            if not first_process():
+                warnings.simplefilter("ignore")  # the first warns
+            yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # what a process sees of another that has ended
+            raise StoppedElsewhereError(f"another process of the launch has ended: {first_line(error)}") from error
+        raise
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Tensors as the cache stores them: in its dtype, and without what their other values tell.
+"""Tensors as a store keeps them: in the dtype of their group, and without what their other values tell.
 
 Of a tensor whose last dimension holds features, two things need not be stored: zeros that a row ends with (SD3 pads the
 features of CLIP to the width of T5), and rows at the end that repeat the row before them. Both come back bit by bit.
@@ -25,7 +25,7 @@ RUNS = 16
 
 
 def narrow(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor on the CPU in the dtype of the cache; whole numbers and truth values stay what they are."""
+    """A tensor on the CPU in the dtype of a store; whole numbers and truth values stay what they are."""
     return tensor.detach().to(device="cpu", dtype=dtype if tensor.is_floating_point() else None).contiguous()
 
 
@@ -34,7 +34,7 @@ def pack(tensor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Layout]:
 
     Args:
         tensor: of any shape.
-        dtype: of the cache.
+        dtype: of the stored numbers.
 
     Returns:
         The values that are stored (K,), and how `unpack` makes the tensor of them.
@@ -56,7 +56,7 @@ def pack(tensor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Layout]:
 
 
 def unpack(stored: Tensor, layout: Mapping[str, Any]) -> Tensor:
-    """Inverse of `pack`: the tensor in the dtype that it had, its values rounded to that of the cache."""
+    """Inverse of `pack`: the tensor in the dtype that it had, its values rounded to that of the store."""
     shape, dtype = layout["shape"], getattr(torch, layout["dtype"])
     if "kept" not in layout:
         return stored.reshape(shape).to(dtype)

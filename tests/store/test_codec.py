@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from d4k.training.data.cache.codec import pack, unpack
+from d4k.store.codec import pack, unpack
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

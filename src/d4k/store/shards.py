@@ -21,13 +21,12 @@ from torch import Tensor
 
 from d4k.errors import DataError
 from d4k.files import atomic_file, parse_json
-from d4k.training.data.cache.codec import Layout, pack, unpack
-from d4k.training.data.cache.keys import FORMAT, Group
+from d4k.store.codec import Layout, pack, unpack
+from d4k.store.keys import BYTES, FORMAT, Group
 
 __all__ = ["ENDING", "Packed", "Shard", "pack_entry", "write_shard"]
 
 ENDING = ".safetensors"
-BYTES = 16
 HEADER = "d4k"
 """Key of the header under which a shard describes itself."""
 
@@ -58,7 +57,7 @@ def pack_entry(key: str, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> P
     Args:
         key: of the entry.
         tensors: by name.
-        dtype: of the cache.
+        dtype: of the stored numbers.
     """
     packed = {name: pack(tensor, dtype) for name, tensor in sorted(tensors.items())}
     stored = {name: values for name, (values, _) in packed.items()}
@@ -137,16 +136,29 @@ class Shard:
         Raises:
             DataError: it is not as it was written.
         """
-        found = None
+        packed, found = self.packed(key), None
+        with suppress(KeyError, TypeError, AttributeError, RuntimeError, ValueError):
+            found = {name: unpack(values, packed.layouts[name]) for name, values in packed.tensors.items()}
+        if found is None:
+            raise self._damaged(key)
+        return found
+
+    def packed(self, key: str) -> Packed:
+        """An entry as it is stored, checked.
+
+        Raises:
+            DataError: it is not as it was written.
+        """
         with suppress(KeyError, TypeError, AttributeError, RuntimeError, ValueError, SafetensorError, OSError):
             entry = self._entries[key]
             # a copy: what was checked is what is used, whatever becomes of the file
             stored = {name: self._file.get_tensor(f"{key}/{name}").clone() for name in entry["layouts"]}
             if _checksum(key, stored, entry["layouts"]) == entry["checksum"]:
-                found = {name: unpack(values, entry["layouts"][name]) for name, values in stored.items()}
-        if found is None:
-            raise DataError(f"entry {key} of shard {self.path} is not as it was written", self.path)
-        return found
+                return Packed(stored, entry["layouts"], entry["checksum"])
+        raise self._damaged(key)
+
+    def _damaged(self, key: str) -> DataError:
+        return DataError(f"entry {key} of shard {self.path} is not as it was written", self.path)
 
 
 def _checksum(key: str, stored: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> str:
