@@ -367,7 +367,7 @@ def test_a_patch_is_shown_where_it_lies(open_page: Open, pixels: dict[str, Image
     button.locator("img").first.evaluate("(image) => image.decode()")
     box = button.locator(".crop").bounding_box()
     screen = shot(page)
-    scale = 88 / 64
+    scale = 80 / 64
     for x, y in [(3, 5), (30, 40), (62, 61)]:
         seen = screen.getpixel((int(box["x"] + (x + 0.5) * scale), int(box["y"] + (y + 0.5) * scale)))
         assert seen == pixels["Run A"].getpixel((patch["x"] + x, patch["y"] + y))
