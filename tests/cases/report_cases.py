@@ -59,7 +59,7 @@ def noise(size: int, seed: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
 
 
-def write_report(
+def write_page(
     folder: Path, pictures: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str | None], title: str = "A report"
 ) -> ReportData:
     """Write a report: pictures by set, of which the first set are photographs, over and over for all the prompts.

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patch_metrics import Lightness, PatchPlugin, Warmth
 from PIL import Image, ImageChops
-from report_cases import HTML, METRICS, write_report
+from report_cases import HTML, METRICS, noise, write_page
+
+from d4k.evaluation import Measuring, Subject, measure, read_evaluation
+from d4k.report import write_report
 
 PANES = "d4k.views.view.panes"
 Open = Callable[..., Any]
@@ -218,7 +222,7 @@ def test_the_filter_finds_rows_that_have_all_words(open_page: Open) -> None:
 
 
 def test_three_thousand_rows_make_a_screenful_of_elements(open_page: Open, tmp_path: Path) -> None:
-    write_report(
+    write_page(
         tmp_path / "many", {name: [Image.new("RGB", (64, 64))] for name in ("A", "B")}, [f"p{i}" for i in range(3000)]
     )
     page = open_page("#pictures", place=tmp_path / "many").page
@@ -462,3 +466,43 @@ def test_a_page_without_its_data_says_which_file_is_missing(open_page: Open, tmp
     opened = open_page("", place=tmp_path)
     assert "data.js is missing" in opened.page.locator("[role=alert]").inner_text()
     opened.complaints.clear()
+
+
+def test_a_report_of_what_was_measured_opens_in_every_view(
+    open_page: Open, install: Callable[..., None], tmp_path: Path
+) -> None:
+    install(light=PatchPlugin)
+    names = ["photo", "one", "other"]
+    for seed, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for row in range(3):
+            noise(600, 10 * seed + row).save(tmp_path / name / f"{row}.png", compress_level=1)
+    for name in names[1:]:
+        subjects = [
+            Subject(f"{row}", tmp_path / name / f"{row}.png", f"{HTML} {row}", row, tmp_path / f"photo/{row}.png")
+            for row in range(3)
+        ]
+        settings = Measuring(output=tmp_path / name, device="cpu", resamples=20, name=name)
+        measure(subjects, {"lightness": Lightness(), "warmth": Warmth()}, settings)
+    report = write_report(tmp_path / "report", [tmp_path / name for name in names[1:]], title="A <b>title</b>")
+    opened = open_page("", place=report.parent)
+    page = opened.page
+    assert page.locator("#title").inner_text() == "A <b>title</b>"
+    value = read_evaluation(tmp_path / "one").scores[0].value
+    row = page.locator("table.scores tbody tr").filter(has_text="one")
+    assert float(row.locator("td[data-metric=lightness] .value").inner_text()) == pytest.approx(value, rel=1e-2)
+    page.evaluate("location.hash = '#pictures'")
+    assert [text[-1] for text in prompts(page)] == ["0", "1", "2"]
+    sets = page.evaluate("d4k.model.sets.map((set) => set.name)")
+    page.locator("#rows .prompt").nth(1).click()
+    opened.settle()
+    page.evaluate(f"{PANES}.go({{ x: 311.5, y: 207.5, z: 40 }}, true)")
+    opened.settle()
+    screen = shot(page)
+    for pane, name in enumerate(sets):
+        file = tmp_path / (name if name in names else "photo") / "1.png"
+        ((left, top),) = spots(page, pane, [(311.5, 207.5)])
+        assert screen.getpixel((int(left), int(top))) == Image.open(file).getpixel((311, 207)), name
+    page.evaluate("location.hash = '#vote?seed=1'")
+    page.click("#vote-begin")
+    assert page.locator("#vote-progress").inner_text() == "1 of 3"
