@@ -196,7 +196,8 @@ class Metric(Protocol):
     - `observation`, a mapping of all plain values that decide what a row is, such as the name and SHA-256 of a network;
       metrics of equal observations share their rows. Without it: the class and every option.
     - `weighted_scores(rows, weights, references=None)`, the scores (R,) float64 of R resamples at once, where row n of
-      resample r counts `weights[r, n]` times; weights are (R, N) float64. Without it `score` is called for each.
+      resample r counts `weights[r, n]` times; weights are (R, N) float64. Without it `score` is called for each. A
+      metric of sets may leave out what a picture has to do with its own copy, such as being its nearest neighbour.
     - `patch_map(image)`, the score of every patch of one picture (3, H, W) as (rows, columns) float64, and `patch`, the
       pixels a side of a patch; for heat maps.
     - `settings`, a mapping of plain values that the score shows as what produced it, such as the digest of weights;

@@ -144,7 +144,7 @@ class ResizedMetric(FeatureMetric):
             "clean" resizes in one step, antialiased (Pillow's bicubic).
         fit: "crop" cuts the middle square out, "squash" squeezes the whole picture into a square.
         size: of "published", pixels a side in between; None is 2048.
-        antialias: of "published", whether the second step is antialiased, as torchmetrics does it from 1.8 on.
+        antialias: of "published", whether the second step is antialiased, as torchmetrics does it since July 2025.
     """
 
     preprocessing: Literal["published", "clean"] = field(default="published", validator=in_(("published", "clean")))

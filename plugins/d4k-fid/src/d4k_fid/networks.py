@@ -102,11 +102,12 @@ def _dinov2(network: str, file: Path) -> nn.Module:
     tensors = read_weights(file)
     tensors.pop("mask_token", None)  # for training only
     side = INPUT[network]
-    model: nn.Module = timm.create_model(TIMM[network], pretrained=False, num_classes=0, img_size=side)
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(TIMM[network], pretrained=False, num_classes=0, img_size=side)
     if "pos_embed" in tensors:
         tensors["pos_embed"] = _positions(tensors["pos_embed"], side // 14)
     with _fitting(network, file):
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return nn.Sequential(_Normalized(), model)
 
 

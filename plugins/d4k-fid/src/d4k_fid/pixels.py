@@ -18,7 +18,6 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from torchvision.transforms import functional as transforms
 
 from d4k import DataError
-from d4k.seeds import numbered_seed
 
 __all__ = ["PATCH", "Fit", "clean", "cut_grid", "cut_random", "published"]
 
@@ -34,7 +33,7 @@ def published(image: Tensor, side: int, *, size: int, fit: Fit, antialias: bool)
 
     First the short side is brought to `size` (bilinear, antialiased, as torchvision does) and the middle is cut out, or
     the whole is squeezed; that is rounded to 8 bits. Then it is resized to `side`: as TensorFlow 1 did it, with four
-    pixels for each of the result and no antialiasing, or, with `antialias`, as torchmetrics does it from 1.8 on.
+    pixels for each of the result and no antialiasing, or, with `antialias`, as torchmetrics does it since July 2025.
 
     Args:
         image: uint8 (3, H, W).
@@ -68,12 +67,10 @@ def clean(image: Tensor, side: int, *, fit: Fit) -> Tensor:
 
     Source: Parmar et al. 2022, arXiv 2104.11222.
     """
-    height, width = image.shape[1:]
-    short = min(height, width)
-    left, top = (width - short) // 2, (height - short) // 2
-    box = (left, top, left + short, top + short) if fit == "crop" else (0, 0, width, height)
+    if fit == "crop":
+        image = transforms.center_crop(image, [min(image.shape[1:])] * 2)
     channels = [Image.fromarray(channel) for channel in image.cpu().numpy().astype(np.float32)]
-    resized = [channel.resize((side, side), Image.Resampling.BICUBIC, box=box) for channel in channels]
+    resized = [channel.resize((side, side), Image.Resampling.BICUBIC) for channel in channels]
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in resized]).clip(0, 255))
 
 
@@ -112,8 +109,9 @@ def cut_random(image: Tensor, count: int, seed: int) -> Tensor:
         DataError: the picture is smaller than a patch.
     """
     height, width = _sides(image)
-    pixels = hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=8).digest()
-    rng = random.Random(numbered_seed(seed, "patch-fid", int.from_bytes(pixels, "big")))
+    number = hashlib.blake2b(f"{seed}/patch-fid/".encode(), digest_size=8)
+    number.update(image.cpu().contiguous().numpy().data)
+    rng = random.Random(int.from_bytes(number.digest(), "big"))
     return _cut(image, [(rng.randint(0, height - PATCH), rng.randint(0, width - PATCH)) for _ in range(count)])
 
 
