@@ -13,6 +13,7 @@ from d4k.cli.adapter import adapter
 from d4k.cli.benchmark import benchmark
 from d4k.cli.cache import cache
 from d4k.cli.check import check
+from d4k.cli.compare import compare
 from d4k.cli.demo import demo
 from d4k.cli.evaluate import evaluate
 from d4k.cli.generate import generate
@@ -36,6 +37,7 @@ COMMANDS = (
     generate,
     evaluate,
     benchmark,
+    compare,
     report,
     adapter,
     plugins,
