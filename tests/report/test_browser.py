@@ -15,6 +15,7 @@ from PIL import Image, ImageChops
 from report_cases import HTML, METRICS, noise, write_page
 
 from d4k.evaluation import Measuring, Subject, measure, read_evaluation
+from d4k.evaluation.votes import read_votes
 from d4k.report import write_report
 
 PANES = "d4k.views.view.panes"
@@ -268,6 +269,12 @@ def test_what_is_real_is_said_in_words_and_marks(open_page: Open, folder: Path) 
             better = (found["difference"] > 0) == metric.higher_is_better
             assert text.startswith("▲ better" if better else "▼ worse")
     assert any(found["real"] for _, found in words.values())
+    assert page.locator("#voted tbody tr").inner_text().split("\t") == [
+        "Run B preferred to Photographs",
+        "0.63",
+        "0.51 to 0.72",
+        "40",
+    ]
     page.select_option("#base", "run-b")  # the same pair, turned around
     text, found = words["clip-score"]
     turned = page.locator("tbody tr").nth(1).locator("td[data-metric='clip-score'] .badge").inner_text()
@@ -307,6 +314,7 @@ def test_votes_are_exported_with_what_was_meant(
         assert vote[vote["left"]] == left
         assert vote["seconds"] >= 0
     assert {vote["left"] for vote in file["votes"]} == {"a", "b"}
+    assert [vote.choice for vote in read_votes(tmp_path / "votes.json").votes] == [v["choice"] for v in file["votes"]]
     rows = [vote["row"] for vote in file["votes"]]
     assert len(set(rows)) == 10
     assert rows != sorted(rows, key=lambda name: int(name.split("-")[1]))
