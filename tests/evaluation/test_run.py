@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from attrs import define, field
 from PIL import Image
+from torch import Tensor
 
 from d4k import Score
 from d4k.errors import ConfigError, DataError
@@ -23,18 +25,19 @@ class Spy:
     needs: frozenset[str] = frozenset({"image"})
     higher_is_better: bool | None = None
     unit: str = ""
-    seen: list[Any] = field(init=False, factory=list)
-    resets: int = field(init=False, default=0)
+    seen: dict[str, list[Any]] = field(init=False, factory=dict)
+    loads: int = field(init=False, default=0)
 
-    def update(self, **inputs: Any) -> None:
-        self.seen.append(inputs)
+    def load(self, device: torch.device) -> None:
+        self.loads += 1
 
-    def compute(self) -> float:
-        return float(len(self.seen))
+    def observe(self, **inputs: Any) -> Tensor:
+        for need, given in inputs.items():
+            self.seen.setdefault(need, []).extend(given)
+        return torch.ones(len(next(iter(inputs.values()))), 1)
 
-    def reset(self) -> None:
-        self.seen.clear()
-        self.resets += 1
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float:
+        return float(len(rows))
 
 
 def pixels(file: Path) -> Any:
@@ -63,52 +66,85 @@ def test_metric_sees_every_picture_once_as_bytes(photos: Path, metric: Any) -> N
     assert score.value == pytest.approx(np.mean(means))
     assert score.details == {"largest": pytest.approx(max(means))}
     assert (score.metric, score.unit, score.count, score.higher_is_better) == ("brightness", "levels", 5, True)
-    assert score.settings == {"scale": 1.0}
+    assert score.settings == {"scale": 1.0, "resamples": 1000}
 
 
 def test_metrics_get_exactly_what_they_need(photos: Path, reference: Path) -> None:
-    """Image and reference as uint8 (1, 3, H, W), file and prompt as lists, in the order of the names."""
+    """Image and reference as uint8 (3, H, W), file and prompt beside them, in the order of the names."""
     metrics = {"one": spy("image"), "two": spy("file", "prompt"), "three": spy("reference", "image")}
     scores = evaluate(photos, metrics, prompts=list("abcde"), reference=reference)
     assert [score.metric for score in scores] == ["one", "two", "three"]
-    assert [set(m.seen[0]) for m in metrics.values()] == [{"image"}, {"file", "prompt"}, {"reference", "image"}]
-    assert [(m["file"], m["prompt"]) for m in metrics["two"].seen] == [
-        ([photos / f"{i}.png"], [letter]) for i, letter in enumerate("abcde")
-    ]
-    image = metrics["one"].seen[2]["image"]
-    assert image.shape == (1, 3, 20, 24)
-    assert np.array_equal(image[0].permute(1, 2, 0), pixels(photos / "2.png"))
-    assert [m["reference"].unique().item() for m in metrics["three"].seen] == [0, 1, 2, 3, 4]
+    assert [set(m.seen) for m in metrics.values()] == [{"image"}, {"file", "prompt"}, {"reference", "image"}]
+    assert metrics["two"].seen == {"file": [photos / f"{i}.png" for i in range(5)], "prompt": list("abcde")}
+    image = metrics["one"].seen["image"][2]
+    assert (image.dtype, image.shape) == (torch.uint8, (3, 20, 24))
+    assert np.array_equal(image.permute(1, 2, 0), pixels(photos / "2.png"))
+    assert [picture.unique().item() for picture in metrics["three"].seen["reference"]] == [0, 1, 2, 3, 4]
 
 
-def test_metric_starts_afresh(photos: Path, metric: Any) -> None:
-    """What an earlier evaluation left behind does not count."""
+def test_references_are_those_of_the_same_name(photos: Path, reference: Path) -> None:
+    """Files in another order are paired all the same; other names go by their order."""
+    metric = spy("file", "reference")
+    evaluate([photos / "3.png", photos / "1.png"], {"spy": metric}, reference=two(reference, "1.png", "3.png"))
+    assert [picture.unique().item() for picture in metric.seen["reference"]] == [3, 1]
+    (reference / "3.png").rename(reference / "other.png")
+    metric = spy("file", "reference")
+    evaluate([photos / "3.png", photos / "1.png"], {"spy": metric}, reference=reference)
+    assert [picture.unique().item() for picture in metric.seen["reference"]] == [1, 3]
+
+
+def two(folder: Path, *names: str) -> Path:
+    """Leave these files in a folder."""
+    for file in folder.iterdir():
+        if file.name not in names:
+            file.unlink()
+    return folder
+
+
+def test_nothing_is_left_from_an_earlier_evaluation(photos: Path, metric: Any) -> None:
+    """The same metric measures again, and is loaded again."""
     first = evaluate(photos, {"brightness": metric})
     assert evaluate(photos, {"brightness": metric}) == first
     one = spy("image")
-    evaluate(photos, {"spy": one})
-    assert one.resets == 1
+    for _ in range(2):
+        evaluate(photos, {"spy": one})
+    assert (one.loads, len(one.seen["image"])) == (2, 10)
 
 
 def test_files_are_taken_in_the_order_given(photos: Path) -> None:
     """A list of files replaces a folder."""
     one = spy("file")
     evaluate([photos / "3.png", photos / "1.png"], {"spy": one})
-    assert [m["file"][0].name for m in one.seen] == ["3.png", "1.png"]
+    assert [file.name for file in one.seen["file"]] == ["3.png", "1.png"]
 
 
 def test_metric_that_is_no_attrs_class_has_no_settings(photos: Path) -> None:
-    """A plain torchmetrics image metric can be measured, too."""
+    """A plain class, and a metric in the way of torchmetrics."""
 
     class Plain:
         needs, higher_is_better, unit = frozenset({"file"}), None, ""
 
-        def update(self, **inputs: Any) -> None: ...
-        def reset(self) -> None: ...
-        def compute(self) -> float:
+        def load(self, device: torch.device) -> None: ...
+        def observe(self, file: Any) -> Tensor:
+            return torch.ones(len(file), 1)
+
+        def score(self, rows: Tensor, references: Tensor | None = None) -> float:
             return 2.0
 
-    assert evaluate(photos, {"plain": Plain()}) == [Score("plain", 2.0, "", 5, None)]  # type: ignore[dict-item]
+    class Other:
+        value = 0.0
+
+        def update(self, img: Tensor) -> None:
+            self.value = float(img.mean())
+
+        def compute(self) -> float:
+            return self.value
+
+        def reset(self) -> None: ...
+
+    plain, other = evaluate(photos, {"plain": Plain(), "other": Other()}, resamples=0)  # type: ignore[dict-item]
+    assert (plain.value, plain.settings) == (2.0, {"resamples": 0})
+    assert other.value == pytest.approx(np.mean([pixels(file).mean() / 255 for file in photos.glob("*.png")]))
 
 
 @pytest.mark.parametrize(
@@ -116,15 +152,36 @@ def test_metric_that_is_no_attrs_class_has_no_settings(photos: Path) -> None:
     [
         ("prompt", r"^clip-score needs prompts: pass --prompts FILE"),
         ("reference", r"^clip-score needs reference images: pass --reference FOLDER"),
+        ("references", r"^clip-score needs reference pictures: pass --references FOLDER"),
         ("depth", r"^clip-score needs depth, which evaluation does not offer$"),
     ],
 )
-def test_missing_needs_are_refused_before_anything_is_read(tmp_path: Path, need: str, message: str) -> None:
-    """Even the folder is not looked at."""
+def test_missing_needs_are_refused_before_anything_is_measured(photos: Path, need: str, message: str) -> None:
+    """A folder is looked at only for the prompts in its index."""
+    where = photos if need == "prompt" else photos / "nowhere"
     with pytest.raises(ConfigError, match=message):
-        evaluate(tmp_path / "nowhere", {"good": spy("image"), "clip-score": spy(need)})
+        evaluate(where, {"good": spy("image"), "clip-score": spy(need)})
     with pytest.raises(ConfigError, match=message):
-        check_needs({"clip-score": spy(need)}, prompts=need != "prompt", reference=need != "reference")
+        check_needs(
+            {"clip-score": spy(need)},
+            prompts=need != "prompt",
+            reference=need != "reference",
+            references=need != "references",
+        )
+
+
+def test_a_metric_of_sets_that_needs_prompts_is_refused() -> None:
+    """References have none."""
+    with pytest.raises(ConfigError, match="odd compares sets, and needs more than the pictures of them"):
+        check_needs({"odd": spy("prompt", "references")}, prompts=True, references=True)
+
+
+def test_unknown_settings_are_refused(photos: Path, metric: Any) -> None:
+    """With a suggestion."""
+    with pytest.raises(ConfigError, match="unknown setting 'stict'; did you mean 'strict'?"):
+        evaluate(photos, {"brightness": metric}, stict=True)
+    with pytest.raises(ConfigError, match="resamples must be a whole number of at least 0, got -1"):
+        evaluate(photos, {"brightness": metric}, resamples=-1)
 
 
 def test_numbers_of_inputs_must_agree(photos: Path, reference: Path) -> None:
@@ -159,8 +216,7 @@ def test_reference_of_another_size_is_refused_by_name_before_anything_is_measure
     metric = spy("image", "reference")
     with pytest.raises(DataError, match=r"reference .*4\.png is 24x21, but image .*4\.png is 24x20: .* crop or resize"):
         evaluate(photos, {"x": metric}, reference=reference)
-    assert metric.resets == 1
-    assert not metric.seen
+    assert (metric.loads, metric.seen) == (0, {})
     assert evaluate(photos, {"x": spy("image")}, reference=reference)[0].count == 5
 
 
@@ -176,11 +232,14 @@ def test_reference_is_compared_as_it_is_shown(photos: Path, reference: Path) -> 
         evaluate(photos, {"x": spy("image", "reference")}, reference=reference)
 
 
-def test_unreadable_picture_stops_with_its_name(photos: Path) -> None:
-    """A score over the rest would be a silent one."""
-    (photos / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.png"):
-        evaluate(photos, {"x": spy("image")})
+def test_a_reference_that_cannot_be_used_leaves_its_picture_out_of_what_compares_them(
+    photos: Path, reference: Path
+) -> None:
+    """Other metrics measure it all the same."""
+    (reference / "1.png").write_bytes((reference / "0.png").read_bytes()[:48])
+    compared, alone = evaluate(photos, {"x": spy("image", "reference"), "y": spy("image")}, reference=reference)
+    assert (compared.count, alone.count) == (4, 5)
+    assert compared.remarks == ("1 of 5 pictures was left out: 1 unmeasurable.",)
 
 
 ROWS = {
@@ -219,7 +278,8 @@ def test_scores_are_written_by_ending(tmp_path: Path) -> None:
     assert data["format"] == 1
     assert data["scores"]["before"][0] == {
         "metric": "glcm", "value": 0.5, "unit": "bits", "count": 3, "higher_is_better": True,
-        "settings": {"levels": 64}, "details": {},
+        "settings": {"levels": 64}, "details": {}, "interval": None, "detail_intervals": {}, "references": 0,
+        "remarks": [], "versions": {},
     }  # fmt: skip
     write_scores(ROWS, tmp_path / "a.md")
     assert (tmp_path / "a.md").read_text() == markdown_table(ROWS)

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 
 from d4k.errors import ConfigError
+from d4k.processes import Processes
 from d4k.training import check_launch
 from d4k.training.launch import chosen_strategy, joined
-from d4k.processes import Processes
 
 Config = Callable[..., Any]
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}

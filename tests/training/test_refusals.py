@@ -20,12 +20,12 @@ from d4k.config import RunConfig, TrainingSettings
 from d4k.datasets import FolderDataset
 from d4k.errors import ConfigError, D4KError, DataError, OutputError
 from d4k.models import RunFolder
+from d4k.processes import Processes
 from d4k.training import Bucket, Chosen, choose_pictures, train, train_from_config
 from d4k.training.caching import fill_cache
 from d4k.training.data.measured import Measured
 from d4k.training.disk import disk_of, free_disk, kept_at_once
 from d4k.training.losses import MSELoss
-from d4k.processes import Processes
 from d4k.training.refusals import outline, refuse_few_pictures, refuse_hopeless, refuse_pictures, refuse_precision
 
 Config = Callable[..., RunConfig]

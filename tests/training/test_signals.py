@@ -18,8 +18,8 @@ from torch import Tensor
 
 from d4k.cli import main
 from d4k.models import RunFolder
-from d4k.training import MSELoss, read_losses, train
 from d4k.processes import Processes
+from d4k.training import MSELoss, read_losses, train
 from d4k.training.signals import InterruptedRun, Stop, TerminatedRun
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")

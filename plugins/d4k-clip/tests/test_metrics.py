@@ -260,11 +260,17 @@ def test_more_pictures_than_a_batch_are_measured_as_few_are(tiny, pictures):
     assert torch.allclose(rows[-1:], last, atol=1e-4)
 
 
-def test_metrics_share_one_model_that_goes_when_they_do(tiny, pictures):
-    """Loaded twice it is one object, and nobody keeps it afterwards."""
-    architecture, path = find_architecture(tiny.config), Path(tiny.weights)
-    first, second = load_tower(architecture, path, CPU), load_tower(architecture, path, CPU)
+def test_metrics_share_one_model_that_goes_when_they_do(tiny, pictures, tmp_path):
+    """Loaded twice, also from a copy of the file, it is one object, which nobody keeps. Other weights are another."""
+    architecture, path, copy = find_architecture(tiny.config), Path(tiny.weights), tmp_path / "copy.safetensors"
+    copy.write_bytes(path.read_bytes())
+    first, second = load_tower(architecture, path, CPU), load_tower(architecture, copy, CPU)
     assert first is second
+    state = {name: tensor.contiguous() for name, tensor in tiny.model.state_dict().items()}
+    save_file(state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.safetensors")
+    other = load_tower(architecture, tmp_path / "other.safetensors", CPU)
+    assert other.logit_scale == pytest.approx(math.e)
+    assert first.logit_scale != other.logit_scale
     metric = loaded(HPSv2, **tiny.options)
     held = weakref.ref(first)
     del first, second
@@ -377,6 +383,7 @@ def test_vit_b_16_of_true_size_gives_what_open_clip_gives(tmp_path):
     picture = torch.randint(0, 256, (3, 300, 500), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
     metric = loaded(CLIPScore, model=name, weights=str(path))
     row = metric.observe(image=[picture], prompt=["a tree"])
+    path.unlink()  # 300 MB, which pytest would keep
     transform = open_clip.image_transform(224, is_train=False)
     with torch.inference_mode():
         image = model.encode_image(transform(to_picture(picture))[None])

@@ -19,6 +19,7 @@ from d4k.cli.generate import generate
 from d4k.cli.new import new
 from d4k.cli.plan import plan
 from d4k.cli.plugins import plugins
+from d4k.cli.report import report
 from d4k.cli.train import train
 from d4k.errors import D4KError
 
@@ -35,6 +36,7 @@ COMMANDS = (
     generate,
     evaluate,
     benchmark,
+    report,
     adapter,
     plugins,
     new,

@@ -17,7 +17,7 @@ from d4k.evaluation.faults import Flaw, FlawError, Look, decode
 from d4k.evaluation.rows import Observer, Row, entry_of
 from d4k.store import Store, Writer
 
-__all__ = ["COUNT", "PIXELS", "Task", "check_rows", "decoded", "observe"]
+__all__ = ["COUNT", "PIXELS", "Task", "check_rows", "decoded", "flaw_of", "observe", "rows_of"]
 
 PIXELS = 2**26
 """Pixels that are shown to a metric at once, where more than one picture is: four of 4096x4096."""
@@ -106,7 +106,7 @@ class _Batch:
         fit: list[tuple[str, Shown]] = []
         for shown in batch:
             for key in (key for key, one in shown.task.wanted.items() if one is observer):
-                flaw = _flaw(observer, shown)
+                flaw = flaw_of(observer, shown)
                 if flaw is None:
                     fit.append((key, shown))
                 else:
@@ -209,7 +209,7 @@ def _show(task: Task) -> Shown:
         return Shown(task, error.flaw)
 
 
-def _flaw(observer: Observer, shown: Shown) -> Flaw | None:
+def flaw_of(observer: Observer, shown: Shown) -> Flaw | None:
     """Why an observer cannot be shown a picture."""
     if isinstance(shown.image, Flaw):
         return shown.image

@@ -21,7 +21,7 @@ from d4k.errors import DataError
 from d4k.files import is_folder, read_json, write_json
 from d4k.protocols import Score
 
-__all__ = ["FORMAT", "SCORES", "Evaluation", "Fault", "Picture", "read_evaluation", "write_evaluation"]
+__all__ = ["FORMAT", "SCORES", "Evaluation", "Fault", "Picture", "plain", "read_evaluation", "write_evaluation"]
 
 SCORES = "scores.json"
 FORMAT = 2
@@ -111,7 +111,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_json(folder / SCORES, {"format": FORMAT, **_plain(evaluation)})
+    write_json(folder / SCORES, {"format": FORMAT, **plain(evaluation)})
     return folder / SCORES
 
 
@@ -156,19 +156,19 @@ def _wrong(picture: Picture) -> str:
     return "" if bad is None else f"keys hold {bad[:80]!r}, which is no key of a row"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it, which knows neither NaN nor infinity: None in their place."""
     if attrs.has(type(value)):
-        return {option.name: _plain(getattr(value, option.name)) for option in attrs.fields(type(value))}
+        return {option.name: plain(getattr(value, option.name)) for option in attrs.fields(type(value))}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | int | None):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted((_plain(inner) for inner in value), key=repr)
-    return [_plain(inner) for inner in value] if isinstance(value, Sequence) else str(value)
+        return sorted((plain(inner) for inner in value), key=repr)
+    return [plain(inner) for inner in value] if isinstance(value, Sequence) else str(value)
 
 
 Record = TypeVar("Record")

@@ -15,8 +15,8 @@ from torch import Tensor
 from d4k.errors import DataError
 from d4k.evaluation.faults import LEFT_OUT, Flaw, left_out_remark
 from d4k.evaluation.needs import is_of_sets, is_of_whole_sets
-from d4k.evaluation.observe import Task, decoded, rows_of
-from d4k.evaluation.result import Evaluation, Fault, Picture
+from d4k.evaluation.observe import Task, decoded, flaw_of, rows_of
+from d4k.evaluation.result import Evaluation, Fault, Picture, plain
 from d4k.evaluation.rows import Observer, Row, read_row
 from d4k.evaluation.statistics import score_rows
 from d4k.evaluation.survey import Item, Survey
@@ -53,12 +53,12 @@ class Scoring:
     ) -> None:
         self.found, self.metrics, self.observers = found, metrics, observers
         self.store, self.settings = store, settings
-        self._read: dict[str, Row] = {}
+        self._flawed = set[str]()  # keys that have no row
         self.items = self._whole(found.items, found.left)
         self.references = self._whole(found.references, found.left_references)
 
     def evaluation(self, device: torch.device) -> Evaluation:
-        """Score every metric.
+        """Score one metric after the other, so that the rows of one are held at a time.
 
         Args:
             device: that metrics of whole sets compute on.
@@ -66,51 +66,43 @@ class Scoring:
         Raises:
             DataError: a metric can measure no picture, or too few.
         """
-        self.found.refuse(strict=False)
-        rows: dict[str, list[Row]] = {}
+        scores = list[Score]()
+        values: list[dict[str, float]] = [{} for _ in self.items]
+        said: list[dict[str, list[str]]] = [{} for _ in self.items]
         for name, metric in self.metrics.items():
             kept = name in self.observers
-            rows[name] = self._rows(name, self.items) if kept else self._observe_whole(name, metric, device)
-        self._blame(rows)
-        against = {name: self._rows(name, self.references) for name in rows if is_of_sets(self.metrics[name])}
-        scores = [self._score(name, rows[name], against.get(name)) for name in self.metrics]
-        pictures = [self._picture(place, item, rows) for place, item in enumerate(self.items)]
-        return Evaluation(
-            name=self.settings.name,
-            scores=tuple(scores),
-            pictures=tuple(pictures),
-            faults=tuple(
-                Fault(self._shown(file), one.kind, one.reason, one.kind in LEFT_OUT) for file, one in self.faults
-            ),
-            references={name: tuple(item.keys[name] for item in self.references) for name in against},
-            rows="" if self.settings.kept is None else self._shown(self.settings.kept),
-            about=dict(self.settings.about),
-        )
-
-    @property
-    def faults(self) -> list[tuple[Path, Flaw]]:
-        """All that is wrong with files."""
-        return self.found.faults
+            rows = self._rows(name, self.items) if kept else self._observe_whole(name, metric, device)
+            against = self._rows(name, self.references) if is_of_sets(metric) else None
+            scores.append(self._score(name, rows, against))
+            for place, row in enumerate(rows):
+                if isinstance(row, Flaw):
+                    said[place].setdefault(row.reason, []).append(name)
+                elif kept and against is None and (value := _value(metric, row)) is not None:
+                    values[place][name] = value
+            self._blame(
+                self.references, [{row.reason: [name]} if isinstance(row, Flaw) else {} for row in against or ()]
+            )
+        self._blame(self.items, said)
+        return self._made(scores, values)
 
     def _whole(self, items: list[Item], left: list[str]) -> list[Item]:
         """The items that could be decoded; the others are named and taken from the survey."""
         whole = []
         for item in items:
-            flaws = [row for name in item.keys if isinstance(row := self._row(name, item), Flaw)]
-            broken = next((flaw for flaw in flaws if flaw.kind in BROKEN), None)
+            found = {key: self._row(name, item) for name, key in item.keys.items()}
+            flaws = {key: row for key, row in found.items() if isinstance(row, Flaw)}
+            self._flawed |= flaws.keys()
+            broken = next((flaw for flaw in flaws.values() if flaw.kind in BROKEN), None)
             if broken is None:
                 whole.append(item)
             else:
-                self.faults.append((item.subject.file, broken))
+                self.found.faults.append((item.subject.file, broken))
                 left.append(broken.kind)
         items[:] = whole
         return whole
 
     def _row(self, name: str, item: Item) -> Row:
-        key = item.keys[name]
-        if key not in self._read:  # metrics of one observation share their rows
-            self._read[key] = read_row(self.store, key, f"picture {item.subject.file} ({name})")
-        return self._read[key]
+        return read_row(self.store, item.keys[name], f"picture {item.subject.file} ({name})")
 
     def _rows(self, name: str, items: Sequence[Item]) -> list[Row]:
         return [self._row(name, item) for item in items]
@@ -121,19 +113,16 @@ class Scoring:
         observer, rows = Observer(name, metric), list[Row]()
         tasks = [Task(item.look, item.subject.prompt, item.reference, {name: observer}) for item in self.items]
         for shown in decoded(tasks, self.settings.threads):
-            rows += rows_of(observer, [shown])
+            found = flaw_of(observer, shown)
+            rows += rows_of(observer, [shown]) if found is None else [found]
         return rows
 
-    def _blame(self, rows: Mapping[str, Sequence[Row]]) -> None:
-        """Name the pictures that some metrics could not measure."""
-        for place, item in enumerate(self.items):
-            said: dict[str, list[str]] = {}
-            for name, found in rows.items():
-                if isinstance(flaw := found[place], Flaw):
-                    said.setdefault(flaw.reason, []).append(name)
-            for reason, names in said.items():
+    def _blame(self, items: Sequence[Item], said: Sequence[Mapping[str, Sequence[str]]]) -> None:
+        """Name the pictures that some metrics could not measure, each with the metrics by reason."""
+        for item, reasons in zip(items, said, strict=False):
+            for reason, names in reasons.items():
                 words = f"{' and '.join(names)} cannot measure it: {reason}"
-                self.faults.append((item.subject.file, Flaw("unmeasurable", words)))
+                self.found.faults.append((item.subject.file, Flaw("unmeasurable", words)))
 
     def _score(self, name: str, rows: Sequence[Row], references: Sequence[Row] | None) -> Score:
         metric = self.metrics[name]
@@ -152,15 +141,27 @@ class Scoring:
             remarks.append(left_out_remark(kinds, self.found.count))
         if references is not None and (kinds := [*self.found.left_references, *(flaw.kind for flaw in lost)]):
             remarks.append(left_out_remark(kinds, self.found.count_references, "reference picture"))
-        return evolve(score, remarks=tuple(remarks))
+        return evolve(score, settings=plain(score.settings), remarks=tuple(remarks))
 
-    def _picture(self, place: int, item: Item, rows: Mapping[str, Sequence[Row]]) -> Picture:
-        keys = {name: key for name, key in item.keys.items() if isinstance(rows[name][place], Tensor)}
-        alone = {
-            name: _value(self.metrics[name], row)
-            for name, found in rows.items()
-            if isinstance(row := found[place], Tensor) and name in keys and not is_of_sets(self.metrics[name])
-        }
+    def _made(self, scores: Sequence[Score], values: Sequence[Mapping[str, float]]) -> Evaluation:
+        sets = [name for name, metric in self.metrics.items() if is_of_sets(metric)]
+        return Evaluation(
+            name=self.settings.name,
+            scores=tuple(scores),
+            pictures=tuple(self._picture(item, one) for item, one in zip(self.items, values, strict=True)),
+            faults=tuple(
+                Fault(self._shown(file), flaw.kind, flaw.reason, flaw.kind in LEFT_OUT)
+                for file, flaw in self.found.faults
+            ),
+            references={name: self._reference_keys(name) for name in sets},
+            rows="" if self.settings.kept is None else self._shown(self.settings.kept),
+            about=plain(self.settings.about),
+        )
+
+    def _reference_keys(self, name: str) -> tuple[str, ...]:
+        return tuple(item.keys[name] for item in self.references if item.keys[name] not in self._flawed)
+
+    def _picture(self, item: Item, values: Mapping[str, float]) -> Picture:
         subject = item.subject
         return Picture(
             id=subject.id,
@@ -171,8 +172,8 @@ class Scoring:
             prompt=subject.prompt,
             seed=subject.seed,
             reference=None if subject.reference is None else self._shown(subject.reference),
-            values={name: value for name, value in alone.items() if value is not None},
-            keys=keys,
+            values=values,
+            keys={name: key for name, key in item.keys.items() if key not in self._flawed},
         )
 
     def _shown(self, path: Path) -> str:

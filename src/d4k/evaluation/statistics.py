@@ -35,7 +35,7 @@ from d4k.plugins import registry
 from d4k.protocols import Metric, Score
 from d4k.seeds import numbered_seed
 
-__all__ = ["LEVEL", "interval_of", "resampled_figures", "score_figures", "score_rows"]
+__all__ = ["LEVEL", "interval_of", "resampled_figures", "score_figures", "score_rows", "settings_of"]
 
 LEVEL = 0.95
 """Of every interval."""
@@ -56,6 +56,8 @@ def score_rows(
     seed: int = 0,
 ) -> Score:
     """The score of a set of pictures, with its 95 % bootstrap interval over pictures.
+
+    A metric whose rows are empty, (K, 0), has one figure of the whole set and no interval.
 
     The same seed draws the same pictures, for every metric. Details have intervals too, but those of a metric of sets
     that weights its rows (`weighted_scores`), whose details would have to be scored a thousand times.
@@ -90,7 +92,7 @@ def score_rows(
     intervals: dict[str, tuple[float, float]] = {}
     if len(rows) < 2:
         remarks.append("No interval: it takes two pictures or more.")
-    elif resamples:
+    elif resamples and rows[0].shape[1]:  # a figure of the whole set alone has no rows; its remarks say so
         drawn = resampled_figures(name, metric, rows, references, resamples=resamples, seed=seed)
         for key, values in drawn.items():
             if not np.isfinite(values).all():
@@ -103,7 +105,7 @@ def score_rows(
         unit=metric.unit,
         count=len(rows),
         higher_is_better=metric.higher_is_better,
-        settings={**_options(metric), "resamples": resamples},
+        settings={**settings_of(metric), "resamples": resamples},
         details=figures,
         interval=intervals.pop(name, None),
         detail_intervals=intervals,
@@ -135,6 +137,7 @@ def resampled_figures(
     resamples: int,
     seed: int,
     groups: Sequence[int] | None = None,
+    details: bool = True,
 ) -> dict[str, Floats]:
     """The figures of resamples of a set of pictures, by name, each (resamples,).
 
@@ -149,13 +152,14 @@ def resampled_figures(
         resamples: how many.
         seed: of the draws.
         groups: of each picture, a number that it shares with those it is drawn with; by default each is drawn alone.
+        details: whether to draw them, too.
     """
     members = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1]
     owner = np.repeat(members, [len(row) for row in rows])  # of each row, what it is drawn with
     table, against = torch.cat(list(rows)), _joined(references)
     blocks = []
     for counts in _drawn(int(members.max()) + 1, resamples, seed, max(1, BLOCK // max(1, len(table)))):
-        blocks.append(_block(name, metric, table, against, counts[:, owner]))
+        blocks.append(_block(name, metric, table, against, counts[:, owner], details))
     return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
 
 
@@ -180,14 +184,16 @@ def _drawn(size: int, resamples: int, seed: int, most: int) -> Iterator[Floats]:
         yield block
 
 
-def _block(name: str, metric: Metric, table: Tensor, against: Tensor | None, weights: Floats) -> dict[str, Floats]:
+def _block(
+    name: str, metric: Metric, table: Tensor, against: Tensor | None, weights: Floats, details: bool
+) -> dict[str, Floats]:
     """The figures of some resamples: weighted at once where the metric can, and scored one by one otherwise."""
     weighted = getattr(metric, "weighted_scores", None)
     found: dict[str, Floats] = {}
     if weighted is not None:
         scores = weighted(table, torch.from_numpy(weights), **_against(against))
         found[name] = scores.detach().cpu().double().numpy()
-        if against is not None or not isinstance(metric.score(table, **_against(against)), Mapping):
+        if not details or against is not None or not isinstance(metric.score(table, **_against(against)), Mapping):
             return found
     rows = np.arange(len(table))
     each = [
@@ -223,10 +229,11 @@ def _remarks(metric: Metric, count: int, references: int) -> Sequence[str]:
     return () if remarks is None else tuple(remarks(count, references))
 
 
-def _options(metric: Metric) -> dict[str, Any]:
+def settings_of(metric: Metric) -> dict[str, Any]:
+    """What a score says of its metric: its `settings` where it has them, and otherwise its options."""
+    cls: Any = type(metric)
     if hasattr(metric, "settings"):
         return dict(metric.settings)
-    cls: Any = type(metric)
     if not attrs.has(cls):
         return {}
     return {option.alias: getattr(metric, option.name) for option in attrs.fields(cls) if option.init}

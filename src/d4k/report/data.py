@@ -263,6 +263,7 @@ class ComparisonData:
         ties: pictures in which neither is.
         count: pairs of pictures.
         real: whether the difference can be told from chance.
+        p_adjusted: p of all differences of the report together, after Holm.
     """
 
     metric: str
@@ -276,6 +277,7 @@ class ComparisonData:
     ties: int
     count: int
     real: bool
+    p_adjusted: float | None = None
 
 
 @frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -68,7 +69,8 @@ def make_scorers(scores: Sequence[Score]) -> tuple[list[PatchScorer], list[str]]
         scores: one a metric.
 
     Returns:
-        The metrics, and a sentence for each one of which there are no heat maps.
+        The metrics, and a sentence for each one of which there are no heat maps; where it should have some, it is also
+        a warning.
     """
     scorers, notes = [], []
     for score in scores:
@@ -80,6 +82,7 @@ def make_scorers(scores: Sequence[Score]) -> tuple[list[PatchScorer], list[str]]
             metric.load(torch.device("cpu"))
         except D4KError as error:
             notes.append(f"No heat maps of {score.metric}: {error}")
+            warnings.warn(notes[-1], stacklevel=2)
         else:
             scorers.append(PatchScorer(score.metric, metric, int(metric.patch), score.higher_is_better))
     return scorers, notes

@@ -15,8 +15,9 @@ from attrs import frozen
 from tqdm.auto import tqdm
 
 from d4k.errors import DataError
-from d4k.evaluation import pair_pictures, read_evaluation
+from d4k.evaluation import pair_pictures
 from d4k.evaluation.result import SCORES, Evaluation, Picture
+from d4k.evaluation.systems import MANIFEST, System, find_evaluations, read_systems
 from d4k.files import is_file
 from d4k.images import picture_size
 
@@ -33,10 +34,9 @@ __all__ = [
     "with_photographs",
 ]
 
-MANIFEST = "manifest.json"
-"""What a folder of a benchmark holds."""
-
 PHOTOGRAPHS = "photographs"
+"""Folder of the reference pictures of a benchmark, and the name of their column."""
+
 BLOCK = 1 << 20
 
 
@@ -46,13 +46,18 @@ class Source:
 
     Args:
         name: unique among the columns.
-        evaluation: what was measured; None of photographs that were not.
+        system: what was measured; None of photographs that were not.
         folder: of `scores.json`.
     """
 
     name: str
-    evaluation: Evaluation | None
+    system: System | None
     folder: Path
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What was measured, under the name of the column."""
+        return None if self.system is None else self.system.evaluation
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -85,42 +90,29 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
     """Read evaluations.
 
     Args:
-        folders: each holds a `scores.json`, or is that file, or is the folder of a benchmark.
+        folders: each holds a `scores.json`, or is that file, or is the folder of a benchmark, which stands for its
+            photographs and all of its models.
 
     Raises:
-        DataError: a folder is none of them, or its `scores.json` cannot be read.
+        DataError: a folder is none of them, is named twice, or its `scores.json` cannot be read.
     """
-    found = [inner for folder in folders for inner in _evaluations(folder)]
-    places = list(dict.fromkeys(folder.resolve() for folder in found))
+    places = [place for folder in folders for place in _evaluations(folder)]
     if not places:
         raise DataError("a report needs at least one folder with scores; make one with d4k evaluate or d4k benchmark")
-    evaluations = [read_evaluation(place) for place in places]
-    for place, evaluation in zip(places, evaluations, strict=True):
-        if not evaluation.pictures:
-            raise DataError(f"the evaluation in {place} has no picture to show; measure its pictures again", place)
-    names = unique([evaluation.name or place.name for place, evaluation in zip(places, evaluations, strict=True)])
-    return [
-        Source(name, attrs.evolve(evaluation, name=name), place)
-        for name, evaluation, place in zip(names, evaluations, places, strict=True)
-    ]
+    systems = read_systems(places)
+    for system in systems:
+        if not system.evaluation.pictures:
+            raise DataError(
+                f"the evaluation in {system.folder} has no picture to show; measure its pictures again", system.folder
+            )
+    return [Source(system.name, system, system.folder) for system in systems]
 
 
 def _evaluations(folder: Path) -> list[Path]:
     """The folders of evaluations that a user means by one folder."""
-    if folder.name == SCORES and is_file(folder, DataError):
-        return [folder.parent]
-    if is_file(folder / SCORES, DataError):
-        return [folder]
-    if is_file(folder / MANIFEST, DataError):
-        inner = [folder / PHOTOGRAPHS, *sorted((folder / "models").glob("*"))]
-        if found := [path for path in inner if is_file(path / SCORES, DataError)]:
-            return found
-        raise DataError(f"the benchmark in {folder} has no scores yet; run d4k benchmark again to finish it", folder)
-    raise DataError(
-        f"{folder} is no evaluation: it holds no {SCORES}, and no {MANIFEST} of a benchmark. "
-        f"Measure pictures first: d4k evaluate PICTURES --output {folder}",
-        folder,
-    )
+    own = folder / PHOTOGRAPHS
+    measured = is_file(folder / MANIFEST, DataError) and is_file(own / SCORES, DataError)
+    return [*([own] if measured else []), *find_evaluations([folder])]
 
 
 def with_photographs(sources: Sequence[Source]) -> tuple[Source | None, list[Source]]:

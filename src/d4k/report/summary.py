@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from d4k.evaluation.difference import Comparison
 from d4k.evaluation.result import Evaluation
 from d4k.protocols import Score
-from d4k.report.data import FaultData, HistogramData, LicenceData, MetricData, ScoreData, SetData
+from d4k.report.data import ComparisonData, FaultData, HistogramData, LicenceData, MetricData, ScoreData, SetData
 from d4k.report.patches import PatchScorer
 from d4k.report.sources import Source, slugs
 
-__all__ = ["faults", "first_scores", "histograms", "licences", "metrics", "scores", "sets"]
+__all__ = ["comparisons", "faults", "first_scores", "histograms", "licences", "metrics", "scores", "sets"]
 
 UNKNOWN = "unknown"
 BINS = 5, 40
@@ -132,6 +133,33 @@ def _score(score: Score) -> ScoreData:
         score.details,
         score.detail_intervals,
     )
+
+
+def comparisons(sources: Sequence[Source], comparison: Comparison | None) -> list[ComparisonData]:
+    """The differences of every two columns that were measured.
+
+    Args:
+        sources: all columns.
+        comparison: of those that were measured; None where there is none.
+    """
+    places = {source.name: number for number, source in enumerate(sources)}
+    return [
+        ComparisonData(
+            found.metric,
+            places[found.a],
+            places[found.b],
+            found.difference,
+            found.interval,
+            found.p_value,
+            found.wins,
+            found.losses,
+            found.ties,
+            found.count,
+            found.real,
+            found.p_adjusted,
+        )
+        for found in (() if comparison is None else comparison.differences)
+    ]
 
 
 def faults(sources: Sequence[Source]) -> list[FaultData]:

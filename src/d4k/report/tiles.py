@@ -121,6 +121,6 @@ def write_thumb(picture: Image.Image, file: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    small = picture.copy() if max(picture.size) <= THUMB else picture
-    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS, reducing_gap=3)
-    small.save(file, "JPEG", quality=85)
+    scale = min(1.0, THUMB / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3).save(file, "JPEG", quality=85)

@@ -93,7 +93,7 @@ class ClipMetric:
         """Whether the weights are others than the published ones."""
         published = self._published
         if self.sha256 and not (published and published.sha256 in ("", self.sha256)):
-            return [f"the weights are a file of your own, SHA-256 {self.sha256[:12]}, not the published ones"]
+            return [f"The weights are a file of your own, SHA-256 {self.sha256[:12]}, not the published ones."]
         return []
 
     @property
@@ -180,7 +180,7 @@ class PromptMetric(ClipMetric):
             "counts them",
         }[self._long_captions]
         context = find_architecture(self.model).context
-        return [f"CLIP reads {context} tokens of a prompt; {said}", *super().remarks(count, references)]
+        return [f"CLIP reads {context} tokens of a prompt; {said}.", *super().remarks(count, references)]
 
     @property
     def _long_captions(self) -> LongCaptions:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from attrs import frozen
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -197,7 +197,7 @@ def _download(option: str, published: Published) -> Path:
         return Path(hf_hub_download(published.repo, published.name, revision=published.revision))
     except Exception as error:  # the client raises what its HTTP library raises
         lines = str(error).strip().splitlines()
-        offline = isinstance(error, OfflineModeIsEnabled | EntryNotFoundError)  # offline, what is not in the cache
+        offline = isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError)  # offline, what is not in the cache
         why = "it is not in the cache" if offline else lines[0].rstrip(".") if lines else type(error).__name__
         raise CheckpointError(
             f"cannot get {published.name} of '{published.repo}' from the Hub ({why}). Where there is a network: "

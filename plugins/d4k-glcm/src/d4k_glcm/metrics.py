@@ -79,16 +79,6 @@ class Cooccurrence:
         check_pictures(image)
         return torch.stack([self._patches(picture).mean(0) for picture in image])
 
-    def score(self, rows: Tensor, references: Tensor | None = None) -> float | dict[str, float]:  # noqa: ARG002
-        """Mean over pictures.
-
-        Raises:
-            DataError: there are none.
-        """
-        if not len(rows):
-            raise DataError("no picture was measured; there must be at least one")
-        return float(rows[:, self.column].double().mean())
-
     def weighted_scores(self, rows: Tensor, weights: Tensor, references: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Means of resamples, (R,)."""
         return weights @ rows[:, self.column].double() / weights.sum(1)
@@ -116,6 +106,14 @@ class Entropies(Cooccurrence):
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[str] = "bits"
     kind: ClassVar[str] = "glcm entropies"
+
+    def score(self, rows: Tensor, references: Tensor | None = None) -> float:  # noqa: ARG002
+        """Mean over pictures, in bits.
+
+        Raises:
+            DataError: there are none.
+        """
+        return float(_means(rows)[self.column])
 
     def _patches(self, picture: Tensor) -> Tensor:
         patches = torch.from_numpy(cut_patches(grey_levels(picture, self.levels)))
@@ -212,14 +210,13 @@ class GLCMProperty(Cooccurrence):
     # below the two above, since it hides the decorator of its name
     property: Property = field(default="contrast", validator=in_(get_args(Property)))
 
-    def score(self, rows: Tensor, references: Tensor | None = None) -> dict[str, float]:
+    def score(self, rows: Tensor, references: Tensor | None = None) -> dict[str, float]:  # noqa: ARG002
         """Means over pictures: `property` first, then the other five.
 
         Raises:
             DataError: there are none.
         """
-        Cooccurrence.score(self, rows, references)
-        means = dict(zip(PROPERTIES, rows.double().mean(0).tolist(), strict=True))
+        means = dict(zip(PROPERTIES, _means(rows).tolist(), strict=True))
         return {self.property: means.pop(self.property)} | means
 
     def remarks(self, count: int, references: int) -> tuple[str, ...]:  # noqa: ARG002
@@ -228,3 +225,9 @@ class GLCMProperty(Cooccurrence):
 
     def _patches(self, picture: Tensor) -> Tensor:
         return torch.from_numpy(patch_properties(cut_patches(grey_levels(picture, self.levels)), self.form))
+
+
+def _means(rows: Tensor) -> Tensor:
+    if not len(rows):
+        raise DataError("no picture was measured; there must be at least one")
+    return rows.double().mean(0)

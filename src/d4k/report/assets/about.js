@@ -111,7 +111,7 @@
 
   /** What people voted, however deep it is, as names and values. */
   function votes(given) {
-    if (!given) return quiet("Nobody has voted yet. The blind vote exports a file that `d4k report --votes` takes.");
+    if (!given) return el("p", { class: "quiet" }, "Nobody has voted yet. The blind vote saves a file, which ", el("code", { text: "d4k report --votes" }), " takes.");
     const lines = [];
     (function walk(value, name) {
       if (value !== null && typeof value === "object") {

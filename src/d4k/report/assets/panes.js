@@ -63,6 +63,9 @@
     };
   }
 
+  // Of tiles that arrive after their picture was left, which happens whenever a reader is quick.
+  if (window.OpenSeadragon) window.OpenSeadragon.console.warn = () => {};
+
   class Panes {
     /** `place` is an element; `moved(spot)` hears of every movement, `pointed(x, y)` of the cursor, null where it left. */
     constructor(place, { moved = () => {}, pointed = () => {} } = {}) {
@@ -73,13 +76,13 @@
       place.replaceChildren(this.layer, this.captions);
       this.panes = [];
       this.leader = null;
-      this.spot = null;
+      this.wanted = null; // the spot of panes that are not open yet
     }
 
     /** Shows `entries` ({label, alt, picture or null}) at a spot. */
     open(entries, spot) {
       this.close();
-      this.spot = spot;
+      this.wanted = spot;
       this.panes = entries.map((entry, index) => this.make(entry, index));
       this.leader = this.panes.find((pane) => pane.viewer) || null;
     }
@@ -115,10 +118,9 @@
 
     opened(pane) {
       alignTiles(pane.viewer.world.getItemAt(0));
+      const spot = this.spot;
       pane.ready = true;
-      this.place(pane);
-      this.sharpen(pane);
-      this.placeAll();
+      this.placeAll(spot);
       if (this.onOpen && this.panes.every((other) => other.ready || !other.viewer)) this.onOpen();
     }
 
@@ -135,29 +137,38 @@
       return this.first.picture.width;
     }
 
-    /** Screen pixels a pixel of the first picture, and the middle, in its pixels. */
-    where() {
-      const { viewport, container } = this.leader.viewer;
-      const centre = viewport.getCenter(true);
-      const ratio = window.devicePixelRatio || 1;
-      const z = (container.clientWidth * viewport.getZoom(true) * ratio) / this.width;
-      const whole = Math.abs(viewport.getZoom(true) / viewport.getHomeZoom() - 1) < 1e-4 &&
+    /** Where the leader is now, or, unless `current`, where it glides to; `whole` where that shows all. */
+    where(current = true) {
+      const { viewport } = this.leader.viewer;
+      const [centre, zoom] = [viewport.getCenter(current), viewport.getZoom(current)];
+      const whole = Math.abs(zoom / viewport.getHomeZoom() - 1) < 1e-4 &&
         viewport.getHomeBounds().getCenter().distanceTo(centre) < 1e-4;
-      return { x: centre.x * this.width, y: centre.y * this.width, z, whole };
+      return { x: centre.x * this.width, y: centre.y * this.width, z: zoom / this.zoomOf(viewport, 1), whole };
     }
 
-    /** Puts one pane where the spot is, at once. */
-    place(pane) {
-      const { viewport, container } = pane.viewer;
-      if (!this.spot) return viewport.goHome(true);
-      const ratio = window.devicePixelRatio || 1;
-      const zoom = (this.spot.z * this.width) / (container.clientWidth * ratio);
-      viewport.zoomTo(zoom, null, true);
-      viewport.panTo(new window.OpenSeadragon.Point(this.spot.x / this.width, this.spot.y / this.width), true);
+    get spot() {
+      if (!this.leader || !this.leader.ready) return this.wanted;
+      const { x, y, z, whole } = this.where(false);
+      return whole ? null : { x, y, z };
     }
 
-    placeAll() {
-      for (const pane of this.panes) if (pane.ready) this.place(pane);
+    /** OpenSeadragon's zoom, at which a pixel of the first picture is `z` screen pixels. */
+    zoomOf(viewport, z) {
+      return (z * this.width) / (viewport.getContainerSize().x * (window.devicePixelRatio || 1));
+    }
+
+    pointOf(spot) {
+      return new window.OpenSeadragon.Point(spot.x / this.width, spot.y / this.width);
+    }
+
+    placeAll(spot) {
+      for (const { ready, viewer } of this.panes) {
+        if (!ready) continue;
+        if (spot) {
+          viewer.viewport.zoomTo(this.zoomOf(viewer.viewport, spot.z), null, true);
+          viewer.viewport.panTo(this.pointOf(spot), true);
+        } else viewer.viewport.goHome(true);
+      }
       if (this.leader && this.leader.ready) this.follow();
     }
 
@@ -172,17 +183,13 @@
         }
         this.sharpen(pane);
       }
-      if (!this.leader.ready) return;
-      const here = this.where();
-      this.spot = here.whole ? null : { x: here.x, y: here.y, z: here.z };
-      this.moved(here);
+      if (this.leader.ready) this.moved(this.where());
     }
 
     /** Beyond 1:1 pixels are squares; below it they are averaged. */
     sharpen(pane) {
       const { viewer, picture } = pane;
-      const ratio = window.devicePixelRatio || 1;
-      const z = (viewer.container.clientWidth * viewer.viewport.getZoom(true) * ratio) / picture.width;
+      const z = (viewer.viewport.getZoom(true) / this.zoomOf(viewer.viewport, 1)) * (this.width / picture.width);
       const smooth = z < 0.999;
       if (pane.smooth === smooth) return;
       pane.smooth = smooth;
@@ -190,18 +197,16 @@
     }
 
     /** Goes to a spot; null shows all. Glides, where the reader has not asked for less motion. */
-    go(spot, at_once) {
+    go(spot, atOnce = false) {
       if (!this.leader || !this.leader.ready) {
-        this.spot = spot;
+        this.wanted = spot;
         return;
       }
-      const { viewport, container } = this.leader.viewer;
-      if (!spot) return viewport.goHome(Boolean(at_once));
-      const ratio = window.devicePixelRatio || 1;
-      const z = Math.min(DEEPEST, spot.z);
-      viewport.zoomTo((z * this.width) / (container.clientWidth * ratio), null, Boolean(at_once));
-      viewport.panTo(new window.OpenSeadragon.Point(spot.x / this.width, spot.y / this.width), Boolean(at_once));
-      viewport.applyConstraints(Boolean(at_once));
+      const { viewport } = this.leader.viewer;
+      if (!spot) return viewport.goHome(atOnce);
+      viewport.zoomTo(this.zoomOf(viewport, Math.min(DEEPEST, spot.z)), null, atOnce);
+      viewport.panTo(this.pointOf(spot), atOnce);
+      viewport.applyConstraints(atOnce);
     }
 
     zoomBy(factor) {
@@ -213,7 +218,7 @@
     /** Shows a pixel of the first picture as `z` screen pixels, about the same middle. */
     zoomTo(z) {
       if (!this.leader || !this.leader.ready) return;
-      const { x, y } = this.where();
+      const { x, y } = this.where(false);
       this.go({ x, y, z });
     }
 
@@ -229,8 +234,7 @@
     resized() {
       const spot = this.spot;
       for (const pane of this.panes) if (pane.ready) pane.viewer.forceResize();
-      this.spot = spot;
-      this.placeAll();
+      this.placeAll(spot);
     }
 
     /** Marks in every pane what the cursor points at in one. */

@@ -44,17 +44,6 @@
       el("span", { class: "small", text: `high ${d4k.figure(heat.high, decimals)}${unit ? " " + unit : ""}` }));
   };
 
-  /** The score of the patch that has a pixel; null where that is not known. */
-  view.patchAt = function (picture, x, y) {
-    const heat = picture.heat[state.metric];
-    const patch = state.metric && model.metric(state.metric).patch;
-    if (!heat || !heat.values || !patch) return null;
-    const [column, row] = [Math.floor(x / patch), Math.floor(y / patch)];
-    if (column >= heat.columns || row >= heat.rows) return null;
-    const value = heat.values[row * heat.columns + column];
-    return d4k.known(value) ? value : null;
-  };
-
   /** A square of a picture at `size` screen pixels, made of the tiles that have it. */
   view.crop = function (picture, patch, size) {
     const { tiles } = picture;

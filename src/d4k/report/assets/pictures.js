@@ -67,7 +67,7 @@
     parts.push(
       d4k.button(order.down ? (order.metric ? "↓ highest first" : "↓ last first") : order.metric ? "↑ lowest first" : "↑ first first",
         () => ((order.down = !order.down), changed(), document.getElementById("sort-order").focus()),
-        { id: "sort-order", "aria-pressed": String(order.down), title: "Turn the order around" })
+        { id: "sort-order", title: "Turn the order around" })
     );
     document.getElementById("order").replaceChildren(...parts);
     const filter = document.getElementById("filter");
@@ -164,8 +164,7 @@
   }
 
   function keyText(key) {
-    const name = order.minus === null ? order.metric : `${order.metric}, difference`;
-    return `${name} ${key === null ? "none" : d4k.figure(key, model.places(order.metric), order.minus !== null)}`;
+    return `${order.metric} ${key === null ? "none" : d4k.figure(key, model.places(order.metric), order.minus !== null)}`;
   }
 
   const link = (row) => d4k.route.hash("view", { row: row.id, sets: model.usual(row).map((s) => model.sets[s].id).join(",") });

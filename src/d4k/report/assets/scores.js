@@ -98,13 +98,13 @@
     const verdict = found ? model.verdict(found) : null;
     place.append(
       el("span", { class: "value", text: d4k.figure(score.value, decimals) }),
-      verdict ? badge(verdict, found, decimals) : s === base && model.sets.length > 1 ? el("span", { class: "badge basis", text: "basis" }) : "",
+      verdict ? badge(verdict, found, decimals) : unjudged(s),
       d4k.whisker(axis, score.value, score.interval, {
         guide: s !== base && basis ? basis.value : null,
         kind: verdict ? verdict.kind : "plain",
       }),
       el("span", { class: "small", text: d4k.span(score.interval, decimals) || "no interval" }),
-      el("span", { class: "small", text: `n = ${score.count}${score.references ? `, ${score.references} references` : ""}` })
+      el("span", { class: "small count", text: `n = ${score.count}${score.references ? `, ${score.references} references` : ""}` })
     );
     return place;
   }
@@ -117,6 +117,11 @@
   function placesOf(m) {
     const scores = model.data.scores.map((all) => all[m]).filter(Boolean);
     return Math.max(...scores.map((score) => d4k.decimals(score.value, halfOf(score.interval))));
+  }
+
+  function unjudged(s) {
+    if (model.sets.length < 2) return "";
+    return el("span", { class: "badge basis", text: s === base ? "basis" : "not compared" });
   }
 
   const halfOf = (interval) => (interval && d4k.known(interval[0]) ? (interval[1] - interval[0]) / 2 : null);

@@ -143,7 +143,7 @@
   const ratioText = (z) => (z >= 1 ? `${Number(z.toFixed(z < 10 ? 2 : 1))} : 1` : `1 : ${Number((1 / z).toFixed(2))}`);
   view.zoomed = (z) => ($("zoom").textContent = ratioText(z));
 
-  /** What lies under the cursor: pixel of the first picture, and the score of its patch. */
+  /** What lies under the cursor: a pixel of that picture. */
   view.pointed = function (place) {
     if (!place) {
       $("cursor").textContent = "";
@@ -152,9 +152,7 @@
     const { width, height } = place.pane.picture;
     const [x, y] = [Math.floor(place.x * width), Math.floor(place.y * width)];
     const inside = x >= 0 && y >= 0 && x < width && y < height;
-    const score = inside ? view.patchAt(place.pane.picture, x, y) : null;
-    const text = score === null ? "" : ` · ${state.metric} of this patch ${d4k.figure(score)}`;
-    $("cursor").textContent = inside ? `x ${x}, y ${y}${text}` : "";
+    $("cursor").textContent = inside ? `x ${x}, y ${y} of ${place.pane.label}` : "";
   };
 
   const pan = (right, down) => (event) => view.panes.panBy(right * (event.shiftKey ? 8 : 96), down * (event.shiftKey ? 8 : 96));

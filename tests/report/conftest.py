@@ -1,0 +1,110 @@
+"""A headless Chromium, started once, and the folders of reports that it opens from disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from PIL import Image
+from report_cases import HTML, noise, write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SIDE = 2048
+PROMPTS = (
+    "a castle on a hill",
+    HTML,
+    "a river",
+    None,
+    *(f"prompt number {i} of a river" for i in range(4, 59)),
+    "the last one",
+)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> dict[str, Image.Image]:
+    """Three pictures of which every pixel has a colour of its own; the last two are alike but for their left half."""
+    photograph, one = noise(SIDE, 0), noise(SIDE, 1)
+    other = one.copy()
+    other.paste(noise(SIDE, 2).crop((0, 0, SIDE // 2, SIDE)), (0, 0))
+    return {"Photographs": photograph, "Run A": one, "Run B": other}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, pixels: dict[str, Image.Image]) -> Path:
+    """A report of 60 rows and three sets."""
+    place = tmp_path_factory.mktemp("report") / "report"
+    write_report(place, {name: [image] for name, image in pixels.items()}, PROMPTS)
+    return place
+
+
+@pytest.fixture(scope="module")  # playwright keeps an event loop running, which tests of other modules may mind
+def browser() -> Iterator[Any]:
+    """Chromium; tests are skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium, chromium-browser or google-chrome on the PATH")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--force-color-profile=srgb"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@define
+class Opened:
+    """A page, and what went on in it."""
+
+    page: Any
+    folder: Path
+    requests: list[str] = field(factory=list)
+    complaints: list[str] = field(factory=list)
+
+    def go(self, hash_: str) -> Any:
+        """Load the report anew at a place in it. Returns the page."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{(self.folder / 'index.html').as_uri()}{hash_}")
+        return self.page
+
+    def settle(self, panes: str = "d4k.views.view.panes") -> None:
+        """Wait until nothing moves, and all tiles are there."""
+        self.page.wait_for_function(
+            f"""() => {{
+                const shown = {panes} && {panes}.panes.filter((pane) => pane.viewer);
+                return shown && shown.length && shown.every(({{ ready, viewer }}) => ready && !viewer.isAnimating()
+                    && viewer.world.getItemAt(0).getFullyLoaded() && viewer.viewport.zoomSpring.isAtTargetValue());
+            }}"""
+        )
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.fixture
+def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Opened]]:
+    """`open_page("#view", width=390, ...)`: a page. At the end it must not have complained, nor asked outside."""
+    opened: list[Opened] = []
+
+    def make(hash_: str = "", *, width: int = 1200, height: int = 800, place: Path = folder, **more: Any) -> Opened:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, **{"reduced_motion": "reduce", **more}
+        )
+        found = Opened(context.new_page(), place)
+        found.page.set_default_timeout(10_000)
+        found.page.on("request", lambda request: found.requests.append(request.url))
+        found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
+        found.page.on("pageerror", lambda error: found.complaints.append(f"error: {error}"))
+        opened.append(found)
+        found.go(hash_)
+        return found
+
+    yield make
+    for found in opened:
+        found.page.context.close()
+    for found in opened:
+        inside = found.folder.as_uri() + "/"
+        strange = [url for url in found.requests if not url.startswith((inside, "data:", "blob:", "about:"))]
+        assert strange == []
+        assert found.complaints == []
