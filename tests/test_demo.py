@@ -7,6 +7,7 @@ import json
 import pytest
 
 from d4k import OutputError, demo
+from d4k.evaluation import read_evaluation
 from d4k.images import picture_size, read_recipe
 
 
@@ -35,7 +36,12 @@ def test_it_leaves_pictures_scores_curve_and_configuration(short, tmp_path):
         f"step-{step:08d}" for step in range(3)
     ]
     assert picture_size(folder / "over-time.png")[0] > 3 * 64
-    assert list(json.loads((folder / "scores.json").read_text())["scores"]) == list(demo.ROWS)
+    for row in demo.ROWS:
+        assert read_evaluation(folder / "scores" / row).name == row
+    assert [evaluation.name for evaluation in outcome.evaluations] == list(demo.ROWS)
+    assert (folder / "report" / "index.html").is_file()
+    shown = json.loads((folder / "report" / "data.js").read_text().partition("=")[2].strip().rstrip(";"))
+    assert [one["name"] for one in shown["sets"]] == list(demo.ROWS)
     assert "| after |" in (folder / "scores.md").read_text()
     assert (folder / "run" / "config.toml").is_file()
     assert outcome.run.steps == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,12 +17,13 @@ from attrs import frozen
 from PIL import Image, ImageDraw, ImageFont
 
 from d4k.errors import OutputError
-from d4k.evaluation import evaluate, markdown_table, metrics_by_name, score_table, write_scores
+from d4k.evaluation import Evaluation, Measuring, find_subjects, markdown_table, measure, metrics_by_name, score_table
 from d4k.files import atomic_file, write_text
 from d4k.images import Crop, list_pictures, open_picture, save_picture
 from d4k.pipeline import Pipeline
 from d4k.plugins import create
-from d4k.protocols import Dataset, Score
+from d4k.protocols import Dataset
+from d4k.report import write_report
 from d4k.sampling import Job
 from d4k.training import Run
 
@@ -41,6 +42,7 @@ SEED = 0
 METRICS = ("glcm", "glcm-entropy", "compression-ratio")
 ROWS = ("photographs", "before", "after")
 LEFT = (
+    ("report/index.html", "open it in a browser: the table, and a viewer down to single pixels"),
     ("contact-sheet.png", "photograph, before and after, side by side"),
     ("over-time.png", "the same prompts and seeds every few steps of the fine-tuning"),
     ("scores.md", "the table above"),
@@ -48,16 +50,17 @@ LEFT = (
     ("run/config.toml", "the settings of the run"),
     ("run/model", "the fine-tuned model"),
 )
+SCORES = "scores"
 MARKER = ".d4k-demo"
 
 
 @frozen
 class Outcome:
-    """What a demo leaves: its folder, the run and the scores of photographs, before and after."""
+    """What a demo leaves: its folder, the run, and photographs, before and after as they were measured."""
 
     folder: Path
     run: Run
-    scores: Mapping[str, Sequence[Score]]
+    evaluations: Sequence[Evaluation]
 
 
 def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], object] = print) -> Outcome:
@@ -105,17 +108,18 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     say("3/4 the same prompts and seeds again")
     _generate(pipe, prompts, folder / "after")
 
-    say("4/4 scores")
-    scores = {row: evaluate(folder / row, metrics_by_name(METRICS)) for row in ROWS}
-    write_scores(scores, folder / "scores.json")
+    say("4/4 scores, and the report")
+    evaluations = [_measure(folder, row, prompts) for row in ROWS]
+    scores = {evaluation.name: evaluation.scores for evaluation in evaluations}
     write_text(folder / "scores.md", markdown_table(scores))
     _contact_sheet(folder, prompts)
     _loss_curve(run.losses, folder / "loss.png")
+    write_report(folder / "report", [folder / SCORES / row for row in ROWS], title="A model beyond its size")
     say(f"\n{score_table(scores)}\n")
     for name, what in LEFT:
         say(f"{folder / name}: {what}")
     say(f"{time.monotonic() - started:.0f} seconds")
-    return Outcome(folder, run, scores)
+    return Outcome(folder, run, evaluations)
 
 
 def _claim(folder: Path) -> None:
@@ -137,6 +141,16 @@ def _save_photographs(dataset: Dataset, folder: Path) -> None:
 def _generate(pipe: Pipeline, prompts: Sequence[str], folder: Path) -> None:
     jobs = [Job(prompt, id=name) for prompt, name in zip(prompts, PHOTOS, strict=True)]
     pipe.generate_to(folder, jobs, width=SIZE, height=SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE, seed=SEED)
+
+
+def _measure(folder: Path, row: str, prompts: Sequence[str]) -> Evaluation:
+    """Measure one row beside the photographs, into a folder of its own with one store of rows for all."""
+    photographs = row == ROWS[0]
+    subjects = find_subjects(folder / row, prompts if photographs else None, None if photographs else folder / ROWS[0])
+    about = {"pictures": "sample-photos"} if photographs else {"model": MODEL if row == ROWS[1] else "run/model"}
+    place = folder / SCORES
+    settings = Measuring(output=place / row, store=place / "rows", name=row, seed=SEED, about=about)
+    return measure(subjects, metrics_by_name(METRICS), settings)
 
 
 def _contact_sheet(folder: Path, prompts: Sequence[str]) -> None:
