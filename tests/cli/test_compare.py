@@ -48,7 +48,9 @@ def test_two_folders_become_a_line_a_metric() -> None:
 
 def test_votes_and_files_are_written(tmp_path: Path) -> None:
     vote = {"row": "0", "prompt": None, "a": "old", "b": "new", "choice": "b", "left": "a", "seconds": 1}
-    Path("v.json").write_text(json.dumps({"format": 1, "kind": "d4k-votes", "votes": [vote] * 3}))
+    Path("v.json").write_text(
+        json.dumps({"format": 1, "kind": "d4k-votes", "votes": [{**vote, "row": row} for row in "012"]})
+    )
     files = ("--json", "c.json", "--markdown", "c.md", "--latex", "c.tex", "--figures", "figures")
     assert "new over old  100 % [44, 100]" in run("old-scores", "new-scores", "--votes", "v.json", *files)
     assert json.loads(Path("c.json").read_text())["differences"][0]["real"] is True
