@@ -201,8 +201,8 @@ def count_votes(files: Sequence[Votes], systems: Sequence[str]) -> Poll:
     given = 0
     last: dict[Hashable, Vote] = {}
     voters: set[Hashable] = set()
-    for number, votes in sorted(enumerate(files), key=lambda file: file[1].created):
-        _check_known(votes, systems, f"file {number + 1} of votes")
+    for place, votes in sorted(enumerate(files), key=lambda file: file[1].created):
+        _check_known(votes, systems, f"file {place + 1} of votes")
         voter: Hashable = votes.voter or (votes.created, votes.report, votes.votes)
         for vote in votes.votes:
             given += 1
