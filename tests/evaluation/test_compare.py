@@ -310,6 +310,17 @@ def test_a_benchmark_stands_for_its_models_and_equal_names_become_folders(tmp_pa
     assert names == ["z", str(tmp_path / "bench" / "models" / "y"), str(other)]
 
 
+def test_a_picture_that_a_metric_could_not_measure_takes_its_pair_along(tmp_path: Path) -> None:
+    """For this metric, and a remark says so."""
+    a, b = system(tmp_path / "a", [1, 2, 3], words(3)), system(tmp_path / "b", [5, 5, 200], words(3))
+    read = read_evaluation(b)
+    write_evaluation(b, evolve(read, pictures=(*read.pictures[:2], evolve(read.pictures[2], keys={}, values={}))))
+    result = compare([a, b], metrics=METRICS)
+    assert result.differences[0].count == 2
+    assert result.differences[0].value_b == pytest.approx((5 * 63 + 0.5) / 64, abs=0.01)
+    assert result.remarks[0].startswith("grey: 1 of 3 pairs of a and b do not count")
+
+
 def test_signed_rank_test_leaves_zeros_out() -> None:
     """As SciPy documents; what cannot be tested has no p."""
     assert signed_rank_test(np.zeros(5)) == 1.0
