@@ -16,6 +16,7 @@ SPECIAL = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "[": "{[}",  # at the beginning of a line it would be an option of the line break before
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
