@@ -136,7 +136,7 @@ class Duel:
         difference = b.value - a.value
         interval = None
         if a.drawn is not None and b.drawn is not None and np.isfinite(b.drawn - a.drawn).all():
-            interval = interval_of(b.drawn - a.drawn, difference)
+            interval = interval_of(b.drawn - a.drawn, difference, len(set(groups)))
         p_value, counts = None, (0, 0, 0)
         if a.singles is not None and b.singles is not None:
             singles = b.singles - a.singles
