@@ -251,20 +251,20 @@ ROWS = {
 def test_table_aligns_one_row_a_set_and_one_column_a_figure() -> None:
     """Unit and direction are under the name of the metric."""
     assert score_table(ROWS).splitlines() == [
-        "               glcm [bits]       cr               bpp",
+        "               glcm [bits]       cr               bpp     n",
         "               higher is better  lower is better",
-        "before         0.5000            12.0000          2.0000",
-        "after the run  0.7500            10.0000          2.5000",
+        "before         0.5000            12.0000          2.0000  3",
+        "after the run  0.7500            10.0000          2.5000  3",
     ]
 
 
 def test_markdown_carries_count_and_settings() -> None:
     """The same figures, and below them what they rest on."""
     assert markdown_table(ROWS).splitlines() == [
-        "|  | glcm [bits] (higher is better) | cr (lower is better) | bpp |",
-        "| --- | --- | --- | --- |",
-        "| before | 0.5000 | 12.0000 | 2.0000 |",
-        "| after the run | 0.7500 | 10.0000 | 2.5000 |",
+        "|  | glcm [bits] (higher is better) | cr (lower is better) | bpp | n |",
+        "| --- | --- | --- | --- | --- |",
+        "| before | 0.5000 | 12.0000 | 2.0000 | 3 |",
+        "| after the run | 0.7500 | 10.0000 | 2.5000 | 3 |",
         "",
         "- glcm: 3 images, settings {'levels': 64}",
         "- cr: 3 images, settings none",
@@ -283,5 +283,5 @@ def test_scores_are_written_by_ending(tmp_path: Path) -> None:
     }  # fmt: skip
     write_scores(ROWS, tmp_path / "a.md")
     assert (tmp_path / "a.md").read_text() == markdown_table(ROWS)
-    with pytest.raises(ConfigError, match=r"cannot write scores to 'a\.csv': the ending must be \.json or \.md"):
+    with pytest.raises(ConfigError, match=r"cannot write scores to 'a\.csv': the ending must be \.json, \.md or \.tex"):
         write_scores(ROWS, tmp_path / "a.csv")

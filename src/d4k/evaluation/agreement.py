@@ -132,9 +132,7 @@ def options_of(score: Score) -> dict[str, Any]:
     cls = registry().get("metric", score.metric).load()
     known = {option.alias for option in attrs.fields(cls) if option.init} if attrs.has(cls) else set()
     settings = {key: value for key, value in score.settings.items() if key in known}
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
 def size_remarks(both: Both, pairs: Sequence[tuple[int, int]]) -> list[str]:
