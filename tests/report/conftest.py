@@ -99,7 +99,7 @@ class Pages:
         """A page with nothing kept in it."""
         waiting = self.free.setdefault(repr(sorted(options.items())), [])
         page = waiting.pop() if waiting else self.browser.new_context(**options).new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)  # a busy machine
         return page
 
     def give(self, page: Any, **options: Any) -> None:
