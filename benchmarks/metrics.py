@@ -31,7 +31,7 @@ from torch import nn
 
 from d4k import create
 from d4k.evaluation import Measuring, Subject, measure
-from d4k.images import open_picture, save_picture, to_tensor
+from d4k.images import open_picture, picture_size, save_picture, to_tensor
 
 PATCH = 64
 MODELS = {"clip-score": "ViT-B-16-quickgelu", "aesthetics": "ViT-L-14-quickgelu"}
@@ -141,7 +141,7 @@ def headed(picture: torch.Tensor, head: Mapping[str, torch.Tensor]) -> torch.Ten
 
 
 def published_fid(files: list[Path], references: list[Path], weights: Path) -> float:
-    """torchmetrics on one core, a picture at a time."""
+    """FID of torchmetrics on one core, a picture at a time."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     threads = torch.get_num_threads()
@@ -187,10 +187,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = make_pictures(folder / "pictures", 2 * options.pictures, options.size)
-        compare(files[: options.pictures], files[options.pictures :], make_weights(folder), folder)
+        compare(files[: options.pictures], files[options.pictures :], make_weights(folder))
 
 
-def compare(files: list[Path], references: list[Path], weights: Mapping[str, Path], folder: Path) -> None:
+def compare(files: list[Path], references: list[Path], weights: Mapping[str, Path]) -> None:
     """Score in both ways and print how long each part takes."""
     prompts = [f"a photograph, number {number}" for number in range(len(files))]
     published: dict[str, Callable[[], float]] = {
@@ -201,7 +201,7 @@ def compare(files: list[Path], references: list[Path], weights: Mapping[str, Pat
         "compression-ratio": lambda: published_compression(files),
     }
     metric_options: dict[str, dict[str, Any]] = {
-        "fid": {"weights": str(weights["fid"])},
+        "fid": {"weights": str(weights["fid"]), "size": picture_size(files[0])[0]},
         "clip-score": {"weights": str(weights["clip-score"])},
         "aesthetics": {"weights": str(weights["aesthetics"]), "head": str(weights["head"])},
     }
@@ -233,14 +233,13 @@ def report(
     whole = sum(seconds for seconds, _, _ in theirs.values())
     for name, (seconds, used, value) in theirs.items():
         mine = parts[name]
+        ratios = f"{seconds / mine[0]:8.1f}{used / mine[1]:11.1f}"
         print(
-            f"{name:20}{seconds:12.2f}{seconds / whole:7.0%}{mine[0]:9.2f}{seconds / mine[0]:8.1f}{used / mine[1]:11.1f}"
-            f"  {value:.6g} and {values[name]:.6g}"
+            f"{name:20}{seconds:12.2f}{seconds / whole:7.0%}{mine[0]:9.2f}{ratios}  {value:.6g} and {values[name]:.6g}"
         )
     used = sum(processor for _, processor, _ in theirs.values())
-    print(
-        f"{'all in one pass':20}{whole:12.2f}{1:7.0%}{together[0]:9.2f}{whole / together[0]:8.1f}{used / together[1]:11.1f}"
-    )
+    ratios = f"{whole / together[0]:8.1f}{used / together[1]:11.1f}"
+    print(f"{'all in one pass':20}{whole:12.2f}{1:7.0%}{together[0]:9.2f}{ratios}")
     for name, (_, _, value) in theirs.items():
         if abs(value - values[name]) > 1e-4 * max(1.0, abs(value)):
             raise SystemExit(f"{name} is {values[name]} here, and {value} in the published way")
