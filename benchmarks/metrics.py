@@ -216,7 +216,7 @@ def compare(files: list[Path], references: list[Path], weights: Mapping[str, Pat
 
     parts = {name: timed(lambda name=name: ours(name)[name]) for name in published}  # type: ignore[misc]
     values: dict[str, float] = {}
-    together = timed(lambda: values.update(ours(*published)) or 0.0)  # type: ignore[func-returns-value]
+    together = timed(lambda: values.update(ours(*published)) or 0.0)
     report(theirs, parts, together, values)
 
 
