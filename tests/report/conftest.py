@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 from PIL import Image
-from report_cases import HTML, noise, write_report
+from report_cases import HTML, noise, write_page
+
+from d4k.report import openseadragon
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIDE = 2048
@@ -36,8 +38,12 @@ def pixels() -> dict[str, Image.Image]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, pixels: dict[str, Image.Image]) -> Path:
     """A report of 60 rows and three sets."""
+    try:
+        openseadragon.locate()
+    except openseadragon.OpenSeadragonError as error:
+        pytest.skip(f"{error}")
     place = tmp_path_factory.mktemp("report") / "report"
-    write_report(place, {name: [image] for name, image in pixels.items()}, PROMPTS)
+    write_page(place, {name: [image] for name, image in pixels.items()}, PROMPTS)
     return place
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import define, field
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from d4k.config import shown
 from d4k.errors import ConfigError, DataError, UnknownNameError
 from d4k.evaluation.result import Evaluation
 from d4k.evaluation.torchmetrics import as_metric
-from d4k.plugins import create
+from d4k.plugins import create, registry
 from d4k.protocols import Metric, Need, Score
 
 __all__ = ["MeanOfRows", "check_alike", "common_metrics", "metric_of", "size_remarks"]
@@ -113,9 +114,8 @@ def metric_of(score: Score, given: Mapping[str, Metric]) -> Metric:
         return MeanOfRows(score.unit, score.higher_is_better)
     if "figure" in score.settings:
         return as_metric(create("metric", score.metric))
-    options = {key: _option(value) for key, value in score.settings.items() if key not in FREE}
     try:
-        made: Metric = create("metric", score.metric, **options)
+        made: Metric = create("metric", score.metric, **_options(score))
     except UnknownNameError as error:
         raise ConfigError(
             f"{error} Install its plugin, or give the metric itself: compare(..., metrics={{'{score.metric}': ...}})"
@@ -136,6 +136,15 @@ def size_remarks(both: Both, pairs: Sequence[tuple[int, int]]) -> list[str]:
     ]
 
 
-def _option(value: Any) -> Any:
-    """A setting as an option: JSON knows no tuples."""
-    return tuple(value) if isinstance(value, list) else value
+def _options(score: Score) -> dict[str, Any]:
+    """The options of the metric among the settings of its score, which may show more than options.
+
+    Raises:
+        UnknownNameError: nobody registered the metric.
+    """
+    cls = registry().get("metric", score.metric).load()
+    known = {option.alias for option in attrs.fields(cls) if option.init} if attrs.has(cls) else set()
+    settings = {key: value for key, value in score.settings.items() if key in known}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }

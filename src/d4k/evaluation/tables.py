@@ -48,7 +48,7 @@ def markdown_table(rows: Mapping[str, Sequence[Score]]) -> str:
     """The same table in Markdown, with the number of images, the settings and the remarks below it."""
     header, notes, body = _cells(rows)
     titles = [f"{h} ({n})" if n else h for h, n in zip(header, notes, strict=True)]
-    foot = [f"- {s.metric}: {s.count} images, settings {dict(s.settings) or 'none'}" for s in next(iter(rows.values()))]
+    foot = [f"- {s.metric}: {s.count} images, settings {dict(s.settings) or 'none'}" for s in _columns(rows).values()]
     remarks = [
         f"- {name}, {score.metric}: {remark}"
         for name, scores in rows.items()
@@ -186,18 +186,32 @@ def _p(value: float | None) -> str:
 
 
 def _cells(rows: Mapping[str, Sequence[Score]]) -> tuple[list[str], list[str], list[list[str]]]:
+    """Titles, directions and lines of a table of all metrics; a dash where a system was not measured with one."""
+    columns = _columns(rows)
     header, notes = [""], [""]
-    for score in next(iter(rows.values())):
+    for score in columns.values():
         header += [f"{score.metric} [{score.unit}]" if score.unit else score.metric, *score.details]
         notes += [ARROWS[score.higher_is_better], *([""] * len(score.details))]
     body = []
     for name, scores in rows.items():
-        cells = [name]
-        for score in scores:
-            cells.append(figure(score.value, score.interval))
-            cells += [figure(value, score.detail_intervals.get(key)) for key, value in score.details.items()]
+        table, cells = {score.metric: score for score in scores}, [name]
+        for metric, column in columns.items():
+            own = table.get(metric)
+            cells.append("-" if own is None else figure(own.value, own.interval))
+            details = {} if own is None else own.details
+            intervals = {} if own is None else own.detail_intervals
+            cells += [figure(details[key], intervals.get(key)) if key in details else "-" for key in column.details]
         body.append([*cells, _counts(scores)])
     return [*header, "n"], [*notes, ""], body
+
+
+def _columns(rows: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
+    """The metrics of all systems, each with the first score that there is."""
+    found: dict[str, Score] = {}
+    for scores in rows.values():
+        for score in scores:
+            found.setdefault(score.metric, score)
+    return found
 
 
 def _counts(scores: Sequence[Score]) -> str:

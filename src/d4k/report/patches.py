@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from d4k.errors import D4KError, DataError
-from d4k.plugins import create, registry
+from d4k.evaluation.agreement import metric_of
 from d4k.protocols import Score
 from d4k.report.data import PatchData, PatchesData
 
@@ -75,7 +74,7 @@ def make_scorers(scores: Sequence[Score]) -> tuple[list[PatchScorer], list[str]]
     scorers, notes = [], []
     for score in scores:
         try:
-            metric = create("metric", score.metric, **_options(score))
+            metric: Any = metric_of(score, {})
             if not hasattr(metric, "patch_map"):
                 notes.append(f"No heat maps of {score.metric}: it does not score patches.")
                 continue
@@ -86,14 +85,6 @@ def make_scorers(scores: Sequence[Score]) -> tuple[list[PatchScorer], list[str]]
         else:
             scorers.append(PatchScorer(score.metric, metric, int(metric.patch), score.higher_is_better))
     return scorers, notes
-
-
-def _options(score: Score) -> dict[str, Any]:
-    """The options of the metric among the settings of its score, as they were before JSON made lists of tuples."""
-    metric = registry().get("metric", score.metric).load()
-    names = {option.alias for option in attrs.fields(metric) if option.init} if attrs.has(metric) else set()
-    settings = {name: value for name, value in score.settings.items() if name in names}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def ends(maps: Sequence[Map]) -> tuple[float, float]:
