@@ -92,7 +92,20 @@ def test_several_folders_are_rows_of_one_table_and_share_their_rows() -> None:
     """Each has its name and a folder of scores below the output."""
     shutil.copytree("photos", "others")
     Path("others/4.png").unlink()
-    said = run("photos", "others", "--name", "before", "--name", "after", "--output", "scores", "--json", "all.json")
+    said = run(
+        "photos",
+        "others",
+        "--name",
+        "before",
+        "--name",
+        "after",
+        "--output",
+        "scores",
+        "--json",
+        "all.json",
+        "--latex",
+        "t.tex",
+    )
     assert [line.split()[0] for line in said.stdout.splitlines()[2:4]] == ["before", "after"]
     assert said.stdout.splitlines()[-2:] == ["before: 5 images", "after: 4 images"]
     evaluations = [read_evaluation(Path("scores", name)) for name in ("before", "after")]
@@ -101,6 +114,7 @@ def test_several_folders_are_rows_of_one_table_and_share_their_rows() -> None:
         ("after", "../rows", 4),
     ]
     assert evaluations[0].pictures[0].keys == evaluations[1].pictures[0].keys
+    assert "before" in Path("t.tex").read_text()
     assert list(json.loads(Path("all.json").read_text())["scores"]) == ["before", "after"]
 
 
@@ -137,6 +151,7 @@ def test_faults_are_printed_and_strict_refuses_them() -> None:
         (("--name", "a/b"), "'a/b' cannot name a folder of scores; give another with --name"),
         (("--name", "rows"), "'rows' cannot name a folder of scores"),
         (("photos",), "two folders are called 'photos'; tell them apart with --name, once for each folder"),
+        (("--latex", "a.txt"), "cannot write scores to 'a.txt': the ending must be .tex"),
         (("--device", "abacus"), "device 'abacus' is not available here"),
         (("--references", "nowhere"), "nowhere is not a folder"),
     ],
