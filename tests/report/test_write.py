@@ -448,7 +448,9 @@ def test_votes_are_shown_as_a_share_of_each_pair(tmp_path: Path, two: list[Path]
     file = tmp_path / "votes.json"
     file.write_text(json.dumps({**content, "votes": votes}))
     write_report(tmp_path / "report", two, votes=file)
-    told = shown(tmp_path / "report")["votes"]["after preferred to before"]
+    everything = shown(tmp_path / "report")["votes"]
+    assert (everything["people who voted"], everything["left picture preferred"]["share"]) == (1, 0.5)
+    told = everything["after preferred to before"]
     assert (told["votes"], told["for"], told["against"], told["ties"], told["share"]) == (3, 1, 1, 1, 0.5)
     file.write_text(json.dumps({**content, "votes": [{**vote, "a": "others"}]}))
     with pytest.raises(DataError, match="a is 'others', which is not compared"):
