@@ -81,13 +81,16 @@ def test_a_second_vote_of_a_person_on_a_pair_replaces_the_first(tmp_path: Path) 
         assert "1 more do not count, since the same person voted on the same pair again" in poll.remarks[1]
 
 
-def test_files_without_a_name_are_of_other_people_unless_they_are_the_same(tmp_path: Path) -> None:
-    """A file that is named twice adds nothing."""
+def test_sittings_without_a_name_are_of_other_people(tmp_path: Path) -> None:
+    """A file that is named twice, or saved before the end and at the end, adds only what is new."""
     one = read_votes(write(tmp_path / "1.json", vote("a"), voter="", created="2026-11-25T08:00:00Z"))
     two = read_votes(write(tmp_path / "2.json", vote("b"), voter="", created="2026-11-25T09:00:00Z"))
+    later = read_votes(write(tmp_path / "3.json", vote("a"), vote("b", row=2), voter="", created=one.created))
     poll = count_votes([one, two, one], ["old", "new"])
     assert (poll.voters, poll.count, poll.repeated, poll.rates[0].rate) == (2, 2, 1, 0.5)
     assert poll.remarks[0].startswith("Votes: 2 people gave 2;")
+    poll = count_votes([one, two, later], ["old", "new"])
+    assert (poll.voters, poll.count, poll.repeated) == (2, 3, 1)
 
 
 def test_the_side_is_counted_whatever_system_was_there(tmp_path: Path) -> None:

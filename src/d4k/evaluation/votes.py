@@ -106,7 +106,7 @@ class Poll:
 
     Args:
         rates: win rates, of every two systems between which somebody voted.
-        voters: people; files without a name are of one person each.
+        voters: people; without a name, each sitting is a person.
         count: votes that count.
         repeated: votes that do not count, since the same person voted on the same pair again later.
         left: how often the picture shown on the left was preferred to that on the right; None where all are ties.
@@ -203,7 +203,7 @@ def count_votes(files: Sequence[Votes], systems: Sequence[str]) -> Poll:
     voters: set[Hashable] = set()
     for place, votes in sorted(enumerate(files), key=lambda file: file[1].created):
         _check_known(votes, systems, f"file {place + 1} of votes")
-        voter: Hashable = votes.voter or (votes.created, votes.report, votes.votes)
+        voter: Hashable = votes.voter or (votes.created, votes.report, () if votes.created else votes.votes)
         for vote in votes.votes:
             given += 1
             voters.add(voter)
