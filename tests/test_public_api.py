@@ -217,8 +217,7 @@ OPTIONS = {
     "evaluate": "folders --metric --metric-option --config --output --name --prompts --prompt-option "
     "--reference --references --device --strict --resamples=1000 --seed=0 --workers --json "
     "--markdown --latex",
-    "compare": "folders --votes --all-pairs --resamples=1000 --seed=0 --json --markdown --latex "
-    "--figures",
+    "compare": "folders --votes --all-pairs --resamples=1000 --seed=0 --json --markdown --latex --figures",
     "benchmark": "--model --adapter --option --dataset=aesthetic-4k --dataset-option --split --size "
     "--width --height --limit --metric --metric-option --config --steps --guidance --seed=0 "
     "--upscaler=lanczos --upscaler-option --output --no-report --device --dtype=float32 "

@@ -203,6 +203,7 @@ class Metric(Protocol):
     - `settings`, a mapping of plain values that the score shows as what produced it, such as the digest of weights;
       without it, every option.
     - `packages`, the names of the distributions whose versions the score shows beside the metric's own.
+    - `bounds`, the least and the greatest score there can be, such as `(0.0, 1.0)`; intervals end there.
     - `remarks(count, references)`, sentences that a reader of a score of so many pictures must know.
     """
 

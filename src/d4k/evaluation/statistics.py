@@ -4,15 +4,16 @@ An interval is a bootstrap over pictures (Efron & Tibshirani, "An Introduction t
 as many pictures are drawn from the set, with replacement, and scored anew, a thousand times. All rows of a picture are
 drawn together, since the patches of a picture are no independent evidence.
 
-Some statistics are biased when they are resampled: in a resample about 37 % of the pictures are missing and others
-are there twice, so that a Frechet distance is always larger than that of the set itself, and the plain percentiles may
-not even hold the score. Therefore the resamples are moved so that their mean is the score, and the interval runs from
-the 2.5 to the 97.5 percentile of the moved ones (the bootstrap estimate of the bias is their mean less the score:
-Davison & Hinkley, "Bootstrap Methods and their Application", 1997, sections 2.1 and 5.2). For a mean over pictures
-this changes nothing. What is left is how much the score varies between sets of that many pictures. A bias that the
+Some statistics are biased when they are resampled: in a resample about 37 % of the pictures are missing and others are
+there twice, so that a Frechet distance is always larger than that of the set itself, and the plain percentiles may not
+even hold the score. Therefore the resamples are moved so that their mean is the score (the bootstrap estimate of the
+bias is their mean less the score: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, sections 2.1 and
+5.2). For a mean over pictures this changes nothing. The interval then runs between percentiles of the moved resamples:
+2.5 and 97.5 where pictures are many, and as much further out as Student's t is beyond a normal distribution where they
+are few (`interval_of`). What is left is how much the score varies between sets of that many pictures. A bias that the
 score itself has, such as that of FID with few pictures, is left in it: the interval is no correction. With fewer
-pictures than dimensions the interval of a Frechet distance is wider than it need be (by about a half in a simulation
-of 40 pictures in 60 dimensions), and so errs on the side of caution.
+pictures than dimensions the interval of a Frechet distance is wider than it need be (by about a half in a simulation of
+40 pictures in 60 dimensions), and so errs on the side of caution.
 
 The references of a metric of sets are held fixed: they are the same pictures for all systems that are compared.
 """
@@ -74,7 +75,8 @@ def score_rows(
         ConfigError: `resamples` is negative, or the metric needs references and there are none.
         DataError: there are no rows, or too few for the metric.
 
-    Source: percentile bootstrap, Efron & Tibshirani 1993, chapter 13; moved by its bias, Davison & Hinkley 1997.
+    Source: percentile bootstrap, Efron & Tibshirani 1993, chapter 13; moved by its bias, Davison & Hinkley 1997;
+    expanded, Hesterberg 2015.
 
     >>> class Mean:
     ...     needs, higher_is_better, unit = frozenset({"image"}), True, "levels"
@@ -98,7 +100,7 @@ def score_rows(
             if not np.isfinite(values).all():
                 remarks.append(f"No interval of {key}: it is not finite in every resample.")
             elif math.isfinite(figures[key]):
-                intervals[key] = interval_of(values, figures[key])
+                intervals[key] = _within(interval_of(values, figures[key], len(rows)), metric)
     return Score(
         metric=name,
         value=figures.pop(name),
@@ -163,31 +165,45 @@ def resampled_figures(
     return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
 
 
-def interval_of(values: Floats, centre: float, drawn: int | None = None) -> tuple[float, float]:
+def interval_of(values: Floats, centre: float, drawn: int) -> tuple[float, float]:
     """The 95 % interval of resamples, moved so that their mean is `centre`.
 
-    Percentiles of few pictures are too narrow, as a normal distribution is in place of Student's t: of 20 pictures they
-    hold the truth in 93 % and not 95 % of all sets. With `drawn` the percentiles lie as much further out.
+    The plain percentiles of few pictures are too narrow, as a normal distribution is in place of Student's t: of 20
+    pictures they hold the truth in 93 % and not 95 % of all sets. So they are taken as much further out.
 
     Args:
         values: of the resamples.
         centre: the figure of the set itself.
-        drawn: how many pictures or groups a resample draws, two or more; None takes the plain percentiles.
+        drawn: how many pictures or groups a resample draws, two or more.
 
     Source: the expanded percentile interval, Hesterberg, "What teachers should know about the bootstrap", The American
     Statistician 69(4), 2015.
 
-    >>> interval_of(np.arange(101.0), 0.0)
+    >>> low, high = interval_of(np.arange(101.0), 0.0, drawn=1_000_000)
+    >>> round(low, 2), round(high, 2)
     (-47.5, 47.5)
     """
-    tail = 100 * (1 - LEVEL) / 2
-    if drawn is not None:
-        from scipy.stats import norm, t
-
-        reach = t.ppf(1 - tail / 100, drawn - 1) * math.sqrt(drawn / (drawn - 1))
-        tail = 100 * float(norm.sf(reach))
+    tail = 100 * tail_of(drawn)
     low, high = np.percentile(values - values.mean() + centre, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def tail_of(drawn: int) -> float:
+    """The share of resamples that lie beyond either end of an interval; 0.025 where many pictures are drawn.
+
+    >>> round(tail_of(20), 4)
+    0.0159
+    """
+    from scipy.stats import norm, t
+
+    reach = t.ppf((1 + LEVEL) / 2, drawn - 1) * math.sqrt(drawn / (drawn - 1))
+    return float(norm.sf(reach))
+
+
+def _within(interval: tuple[float, float], metric: Metric) -> tuple[float, float]:
+    """An interval without what the metric cannot be, such as a share above 1."""
+    least, most = getattr(metric, "bounds", (-math.inf, math.inf))
+    return max(interval[0], least), min(interval[1], most)
 
 
 def _drawn(size: int, resamples: int, seed: int, most: int) -> Iterator[Floats]:

@@ -62,6 +62,7 @@ class KID(ResizedMetric):
 class _Shares(ResizedMetric):
     """What precision and recall have in common."""
 
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     higher_is_better: ClassVar[bool] = True
     fewest: ClassVar[int] = NEIGHBOURS + 1
 
