@@ -21,7 +21,8 @@ def here(fake_plugin: None, photos: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def measured(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, ["evaluate", "photos", *arguments, "--json", "scores.json"])
     assert result.exit_code == 0, result.output
-    (score,) = json.loads(Path("scores.json").read_text())["scores"]["photos"]
+    (system,) = json.loads(Path("scores.json").read_text())["systems"]
+    (score,) = system["scores"]
     return score  # type: ignore[no-any-return]
 
 

@@ -75,6 +75,7 @@ FAULTS = 20
 @click.option(
     "--markdown", "markdown_file", type=click.Path(path_type=Path), help="Also write the table to this .md file."
 )
+@click.option("--latex", "latex_file", type=click.Path(path_type=Path), help="Also write the table to this .tex file.")
 def evaluate(folders: tuple[Path, ...], names: tuple[str, ...], **given: Any) -> None:
     """Measure the pictures in each FOLDER.
 
@@ -92,8 +93,9 @@ def evaluate(folders: tuple[Path, ...], names: tuple[str, ...], **given: Any) ->
     from d4k.evaluation import score_table, write_scores
 
     chosen = make_metrics(given["metrics"], given["config"], given["options"])
-    files = [file for file in (given["json_file"], given["markdown_file"]) if file is not None]
-    for file, ending in ((given["json_file"], ".json"), (given["markdown_file"], ".md")):
+    wanted = {".json": given["json_file"], ".md": given["markdown_file"], ".tex": given["latex_file"]}
+    files = [file for file in wanted.values() if file is not None]
+    for ending, file in wanted.items():
         if file is not None and file.suffix != ending:
             raise ConfigError(f"cannot write scores to '{file.name}': the ending must be {ending}")
     measured = _measured(_named(folders, names), chosen, given)
@@ -155,14 +157,10 @@ def _place(output: Path | None, name: str, count: int) -> Path | None:
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
-    """What a reader of the table must know, and what was wrong with files: a line each."""
-    said: dict[str, list[str]] = {}
-    for score in evaluation.scores:
-        for remark in score.remarks:
-            said.setdefault(remark, []).append(score.metric)
+    """What was wrong with files: a line each."""
     faults = [f"{fault.file}: {fault.kind}. {fault.reason}" for fault in evaluation.faults]
     more = [f"... and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
-    return [*(f"{', '.join(names)}: {remark}" for remark, names in said.items()), *faults[:FAULTS], *more]
+    return [*faults[:FAULTS], *more]
 
 
 def make_metrics(names: Sequence[str], config: Path | None, options: Sequence[str]) -> dict[str, Metric]:
