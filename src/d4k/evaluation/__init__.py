@@ -1,5 +1,8 @@
 """From pictures to scores."""
 
+from d4k.evaluation.difference import Comparison, Difference
+from d4k.evaluation.figures import write_figures
+from d4k.evaluation.latex import latex_table
 from d4k.evaluation.measure import Measuring, measure
 from d4k.evaluation.needs import HINTS, check_needs
 from d4k.evaluation.pairs import pair_pictures, paired_by_prompt
@@ -8,12 +11,22 @@ from d4k.evaluation.rows import read_references, read_rows
 from d4k.evaluation.run import evaluate, metrics_by_name
 from d4k.evaluation.statistics import interval_of, resampled_figures, score_figures, score_rows
 from d4k.evaluation.subjects import Subject, find_subjects, picture_files
-from d4k.evaluation.tables import ARROWS, markdown_table, score_table, write_scores
+from d4k.evaluation.tables import (
+    ARROWS,
+    comparison_markdown,
+    comparison_table,
+    markdown_table,
+    score_table,
+    write_comparison,
+    write_scores,
+)
 from d4k.evaluation.torchmetrics import TorchMetric, as_metric
 
 __all__ = [
     "ARROWS",
     "HINTS",
+    "Comparison",
+    "Difference",
     "Evaluation",
     "Fault",
     "Measuring",
@@ -22,9 +35,12 @@ __all__ = [
     "TorchMetric",
     "as_metric",
     "check_needs",
+    "comparison_markdown",
+    "comparison_table",
     "evaluate",
     "find_subjects",
     "interval_of",
+    "latex_table",
     "markdown_table",
     "measure",
     "metrics_by_name",
@@ -38,6 +54,8 @@ __all__ = [
     "score_figures",
     "score_rows",
     "score_table",
+    "write_comparison",
     "write_evaluation",
+    "write_figures",
     "write_scores",
 ]

@@ -210,7 +210,8 @@ def _whose(whose: Sequence[tuple[str, str]], rows: Mapping[str, Sequence[Score]]
     metrics = dict.fromkeys(metric for _, metric in whose)
     systems = dict.fromkeys(system for system, _ in whose)
     measured = [name for name, scores in rows.items() if any(score.metric in metrics for score in scores)]
-    return ", ".join(metrics) + (f" ({', '.join(systems)})" if list(systems) != measured else "")
+    named = f" ({', '.join(map(one_line, systems))})" if list(systems) != measured else ""
+    return ", ".join(map(one_line, metrics)) + named
 
 
 VOTES = ["", "preferred in", "real", "votes", "for", "against", "ties (half each)"]
