@@ -59,7 +59,7 @@ def noise(size: int, seed: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
 
 
-def write_report(
+def write_page(
     folder: Path, pictures: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str | None], title: str = "A report"
 ) -> ReportData:
     """Write a report: pictures by set, of which the first set are photographs, over and over for all the prompts.
@@ -109,6 +109,7 @@ def write_report(
         _histograms(rows, len(sets)),
         (LicenceData("OpenSeadragon: BSD-3-Clause", "Redistribution and use ..."), LicenceData("Run A: MIT", "text")),
         ("Heat maps are shown of metrics that have patches.",),
+        {f"{sets[-1].name} preferred to {sets[0].name}": {"share": 0.625, "95 % interval": [0.51, 0.72], "votes": 40}},
     )
     (folder / "data.js").write_text(script(data))
     return data

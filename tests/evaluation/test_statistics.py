@@ -115,8 +115,8 @@ def test_weighted_scores_and_repeated_rows_give_one_interval() -> None:
 
 
 def test_intervals_of_means_hold_the_truth_19_times_of_20() -> None:
-    """40 pictures of uniform values: 300 sets."""
-    assert 0.92 < coverage(WeightedMean(), lambda rng: rng.uniform(size=40), 0.5, trials=300) < 0.98
+    """40 pictures of uniform values: 200 sets."""
+    assert 0.92 < coverage(WeightedMean(), lambda rng: rng.uniform(size=40), 0.5, trials=200) < 0.98
 
 
 def test_intervals_of_ratios_of_sums_hold_the_truth_19_times_of_20() -> None:
@@ -126,7 +126,7 @@ def test_intervals_of_ratios_of_sums_hold_the_truth_19_times_of_20() -> None:
         top = rng.uniform(1, 3, 40)
         return np.stack([top, top * rng.uniform(0.2, 0.6, 40)], 1)
 
-    assert 0.92 < coverage(Ratio(), sample, 1 / 0.4, trials=200) < 0.98
+    assert 0.92 < coverage(Ratio(), sample, 1 / 0.4, trials=150) < 0.98
 
 
 def test_intervals_of_a_frechet_distance_hold_what_so_many_pictures_give_on_average() -> None:
@@ -275,6 +275,18 @@ def test_intervals_can_be_left_out() -> None:
     metric = WeightedMean()
     assert score_rows("m", metric, single([1, 2, 3]), resamples=0).interval is None
     assert metric.seen == []
+
+
+def test_a_figure_of_the_whole_set_has_no_interval() -> None:
+    """Its rows are empty: there is nothing to draw."""
+
+    @frozen
+    class Whole(Mean):
+        def score(self, rows: Tensor, references: Tensor | None = None) -> Any:
+            return 7.0
+
+    score = score_rows("m", Whole(), [torch.zeros(1, 0)] * 3)
+    assert (score.value, score.interval) == (7.0, None)
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 from PIL import Image
-from report_cases import HTML, noise, write_report
+from report_cases import HTML, noise, write_page
+
+from d4k.report import openseadragon
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIDE = 2048
@@ -36,8 +38,12 @@ def pixels() -> dict[str, Image.Image]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, pixels: dict[str, Image.Image]) -> Path:
     """A report of 60 rows and three sets."""
+    try:
+        openseadragon.locate()
+    except openseadragon.OpenSeadragonError as error:
+        pytest.skip(f"{error}")
     place = tmp_path_factory.mktemp("report") / "report"
-    write_report(place, {name: [image] for name, image in pixels.items()}, PROMPTS)
+    write_page(place, {name: [image] for name, image in pixels.items()}, PROMPTS)
     return place
 
 
@@ -82,28 +88,58 @@ class Opened:
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+@define
+class Pages:
+    """Pages of a browser that are opened once and used again: opening one costs more than most tests."""
+
+    browser: Any
+    free: dict[str, list[Any]] = field(factory=dict)
+
+    def take(self, **options: Any) -> Any:
+        """A page with nothing kept in it."""
+        waiting = self.free.setdefault(repr(sorted(options.items())), [])
+        page = waiting.pop() if waiting else self.browser.new_context(**options).new_page()
+        page.set_default_timeout(30_000)  # a busy machine
+        return page
+
+    def give(self, page: Any, **options: Any) -> None:
+        """Back, for another test."""
+        page.evaluate("localStorage.clear()")
+        page.goto("about:blank")
+        self.free[repr(sorted(options.items()))].append(page)
+
+
+@pytest.fixture(scope="module")
+def pages(browser: Any) -> Pages:
+    """One for the tests of a module."""
+    return Pages(browser)
+
+
 @pytest.fixture
-def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Opened]]:
+def open_page(pages: Pages, folder: Path) -> Iterator[Callable[..., Opened]]:
     """`open_page("#view", width=390, ...)`: a page. At the end it must not have complained, nor asked outside."""
-    opened: list[Opened] = []
+    opened: list[tuple[Opened, dict[str, Any], list[tuple[str, Any]]]] = []
 
     def make(hash_: str = "", *, width: int = 1200, height: int = 800, place: Path = folder, **more: Any) -> Opened:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, **{"reduced_motion": "reduce", **more}
-        )
-        found = Opened(context.new_page(), place)
-        found.page.set_default_timeout(10_000)
-        found.page.on("request", lambda request: found.requests.append(request.url))
-        found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
-        found.page.on("pageerror", lambda error: found.complaints.append(f"error: {error}"))
-        opened.append(found)
+        options = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", **more}
+        found = Opened(pages.take(**options), place)
+        listeners: list[tuple[str, Any]] = [
+            ("request", lambda request: found.requests.append(request.url)),
+            ("console", lambda message: found.complaints.append(f"{message.type}: {message.text}")),
+            ("pageerror", lambda error: found.complaints.append(f"error: {error}")),
+        ]
+        for event, listener in listeners:
+            found.page.on(event, listener)
+        opened.append((found, options, listeners))
         found.go(hash_)
         return found
 
     yield make
-    for found in opened:
-        found.page.context.close()
-    for found in opened:
+    for found, options, listeners in opened:
+        pages.give(found.page, **options)
+        for event, listener in listeners:
+            found.page.remove_listener(event, listener)
+    for found, _, _ in opened:
         inside = found.folder.as_uri() + "/"
         strange = [url for url in found.requests if not url.startswith((inside, "data:", "blob:", "about:"))]
         assert strange == []

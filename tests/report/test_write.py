@@ -17,9 +17,10 @@ from PIL import Image
 from d4k import hookimpl
 from d4k.errors import ConfigError, DataError, OutputError
 from d4k.evaluation import Measuring, Subject, measure, read_evaluation, write_evaluation
+from d4k.evaluation.figures import write_figures
 from d4k.images import open_picture
 from d4k.protocols import Score
-from d4k.report import openseadragon, write_report
+from d4k.report import exports, openseadragon, write_report
 from d4k.report.data import PREFIX
 from d4k.report.write import ASSETS
 
@@ -37,6 +38,7 @@ def installed(install: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp
     (viewer / openseadragon.LICENCE).write_text("The licence of the viewer.\n")
     monkeypatch.setattr(openseadragon, "PACKAGED", viewer)
     monkeypatch.setattr(openseadragon, "is_whole", lambda folder: folder == viewer)
+    monkeypatch.setattr(exports, "write_figures", lambda folder, *_: folder.mkdir())  # a second a report
 
 
 def picture(file: Path, seed: int, size: tuple[int, int] = SIZE) -> Path:
@@ -405,6 +407,56 @@ def test_licences_are_those_that_evaluations_name_or_unknown(tmp_path: Path) -> 
     assert licences["b"] == "unknown"
     assert "The licence of the viewer.\n" in licences.values()
     assert "The licence of the viewer." in (tmp_path / "report" / "licences.txt").read_text()
+
+
+def test_tables_and_figures_for_a_paper_are_in_the_folder(
+    tmp_path: Path, two: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures of `scores.json`, also where a system lacks a metric; the page links them."""
+    third = evaluated(tmp_path / "c", 20, metrics={"warmth": Warmth()})
+    monkeypatch.setattr(exports, "write_figures", write_figures)
+    write_report(tmp_path / "report", [*two, third])
+    report = tmp_path / "report"
+    systems = json.loads((report / "scores.json").read_text())["systems"]
+    scores = {system["name"]: system["scores"] for system in systems}
+    lightness, _ = read_evaluation(two[0]).scores
+    assert [score["metric"] for score in scores["c"]] == ["warmth"]
+    assert scores["before"][0]["value"] == lightness.value
+    comparison = json.loads((report / "comparison.json").read_text())
+    assert [(d["metric"], d["a"], d["b"]) for d in comparison["differences"]] == [
+        ("lightness", "before", "after"),
+        ("warmth", "before", "after"),
+        ("warmth", "before", "c"),
+        ("warmth", "after", "c"),
+    ]
+    lines = [line.split("|") for line in (report / "table.md").read_text().splitlines() if line.startswith("|")]
+    table = {line[1].strip(): line for line in lines[2:5]}
+    place = next(n for n, title in enumerate(lines[0]) if "warmth" in title)
+    for folder in (*two, third):
+        measured = read_evaluation(folder)
+        shown_there = table[measured.name][place].split()[0]
+        assert float(shown_there) == pytest.approx(measured.scores[-1].value, rel=0.2)
+    assert r"\toprule" in (report / "table.tex").read_text()
+    assert {"scores.png", "differences.pdf", "histograms.png"} <= {path.name for path in (report / "figures").iterdir()}
+
+
+def test_votes_are_shown_as_a_share_of_each_pair(tmp_path: Path, two: list[Path]) -> None:
+    """Read from what the page exported; votes for a system that is not shown are refused."""
+    vote = {"row": "00", "prompt": None, "a": "before", "b": "after", "choice": "b", "left": "a", "seconds": 1.5}
+    votes = [vote, {**vote, "choice": "tie"}, {**vote, "a": "after", "b": "before", "choice": "b", "left": "b"}]
+    content = {"format": 1, "kind": "d4k-votes", "report": "x", "created": "2026-11-25T00:00:00Z", "voter": "v"}
+    file = tmp_path / "votes.json"
+    file.write_text(json.dumps({**content, "votes": votes}))
+    write_report(tmp_path / "report", two, votes=file)
+    told = shown(tmp_path / "report")["votes"]["after preferred to before"]
+    assert (told["votes"], told["for"], told["against"], told["ties"], told["share"]) == (3, 1, 1, 1, 0.5)
+    file.write_text(json.dumps({**content, "votes": [{**vote, "a": "others"}]}))
+    with pytest.raises(DataError, match="a vote is for 'others', which is not compared"):
+        write_report(tmp_path / "report", two, votes=file)
+    file.write_text("{}")
+    with pytest.raises(DataError, match=r"votes\.json"):
+        write_report(tmp_path / "report", two, votes=file)
+    assert shown(tmp_path / "report")["votes"] is not None
 
 
 def test_more_than_a_hundred_rows_are_written(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_a_copy_in_a_resample_does_not_shrink_the_balls():
     assert recalls(twice, ones(twice), b).item() < once
 
 
+def test_a_picture_is_not_its_own_neighbour_where_another_like_it_is_left_out():
+    """The ball of the picture at 0 reaches to its third neighbour, at 6; nothing else reaches below 0."""
+    a, b = torch.tensor([[0.0], [0.0], [4.0], [5.0], [6.0]]), torch.tensor([[-5.5], [-6.5]])
+    weights = torch.tensor([[0.0, 1, 1, 1, 1], [1, 0, 1, 1, 1]])
+    assert recalls(a, weights, b).tolist() == [0.5, 0.5]
+
+
 def test_a_resample_of_few_pictures_has_balls_up_to_the_farthest():
     """Of two pictures, each ball reaches to the other; of one, it is a point."""
     a, b = torch.tensor([[0.0], [2.0], [9.0], [10.0], [11.0]]), torch.tensor([[1.0], [5.0], [2.0], [0.0]])

@@ -20,7 +20,7 @@ from d4k.benchmark.manifest import (
 )
 from d4k.benchmark.metrics import choose_metrics, metric_record
 from d4k.benchmark.photographs import Photograph, look_at_photographs, warn_of_small
-from d4k.benchmark.plan import Plan, entrant_record
+from d4k.benchmark.plan import PHOTOGRAPHS, Plan, entrant_record
 from d4k.errors import OutputError
 from d4k.files import refuse_unwritable, refuse_used, sweep
 from d4k.locks import held
@@ -77,9 +77,17 @@ def beginning(output: Path, plan: Plan, say: Callable[[str], object]) -> Iterato
         say(line)
     output.mkdir(parents=True, exist_ok=True)
     with held(output / LOCK, f"another d4k benchmark is working in {output} at this moment; wait until it ends"):
-        sweep(output)
+        for folder in _folders(output, plan):
+            sweep(folder)  # what a killed process was writing
         write_manifest(output, {**now, "pictures": (before or {}).get("pictures", {})})
         yield Begun(tuple(photographs), tuple(metrics))
+
+
+def _folders(output: Path, plan: Plan) -> Iterator[Path]:
+    """Every folder that files are written into."""
+    yield from (output, output / PHOTOGRAPHS)
+    for row in plan.rows:
+        yield from {row.folder(output), row.sampled(output), row.pictures(output)}
 
 
 def _content(plan: Plan, photographs: list[Photograph], metrics: Mapping[str, Metric]) -> Any:

@@ -36,7 +36,10 @@ from d4k.plugins import create
 from d4k.protocols import Backbone, Placement
 from d4k.sampling import SamplingSettings, choose_settings, versions
 
-__all__ = ["Entrant", "file_digests", "look_at", "name_entrants", "own_size", "own_sizes", "weights_of"]
+__all__ = ["UPSCALED", "Entrant", "file_digests", "look_at", "name_entrants", "own_size", "own_sizes", "weights_of"]
+
+UPSCALED = "-upscaled"
+"""After the name of a model: its pictures of its own size, enlarged."""
 
 SMALL = (".json", ".txt", ".model")
 """Endings of the small files of a model that change what it computes: configurations and tokenizers."""
@@ -152,9 +155,9 @@ def name_entrants(refs: Sequence[ModelRef]) -> list[str]:
     for ref in refs:
         parts = [part for part in Path(ref.name).parts if part not in ("model", "adapter", "/", ".", "..")]
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", parts[-1] if parts else "").strip("-.") or "model"
-        taken = {used.removesuffix("-upscaled") for used in names}
-        chosen, count = plain.removesuffix("-upscaled"), 1
-        while chosen in taken:
+        taken = {folder for used in names for folder in (used, used + UPSCALED)}
+        chosen, count = plain, 1
+        while taken & {chosen, chosen + UPSCALED}:
             count += 1
             chosen = f"{plain}-{count}"
         names.append(chosen)

@@ -74,6 +74,7 @@ def _measuring(
         store=output / ROWS,
         references=references or [],
         device=plan.settings.loading.device,
+        resamples=plan.settings.resamples,
         name=name,
         about=about,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from d4k.benchmark.entrants import Entrant, look_at, name_entrants, own_sizes
+from d4k.benchmark.entrants import UPSCALED, Entrant, look_at, name_entrants, own_sizes
 from d4k.benchmark.photographs import read_samples
 from d4k.benchmark.sampling import OWN_SIZE, PICTURES
 from d4k.benchmark.settings import BenchmarkSettings
@@ -29,9 +29,6 @@ MODELS = "models"
 
 ROWS = "rows"
 """Folder of what was measured of every picture."""
-
-UPSCALED = "-upscaled"
-"""After the name of a model: its pictures of its own size, enlarged."""
 
 
 @frozen(eq=False)

@@ -62,8 +62,8 @@ class LazyModel:
     def free(self) -> None:
         """Give its memory back."""
         self.backbone = None
-        gc.collect()
         if torch.cuda.is_available():
+            gc.collect()  # a model may hold itself in a circle, and Python is in no hurry with these
             torch.cuda.empty_cache()
 
 

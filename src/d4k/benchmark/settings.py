@@ -76,6 +76,7 @@ class BenchmarkSettings:
         steps: of sampling; None is what each model samples with.
         guidance: likewise.
         seed: of the starting noise; each picture has a number of its own from it, the same for all models.
+        resamples: of the bootstrap, for the interval of each score; 0 leaves intervals out.
         upscaler: registered name of what enlarges the pictures that a model samples at its own size.
         upscaler_options: of the upscaler.
         loading: how the models are loaded; its device also computes the networks of metrics.
@@ -93,6 +94,7 @@ class BenchmarkSettings:
     steps: int | None = field(default=None, validator=optional(whole(1)))
     guidance: float | None = field(default=None, validator=optional(number(0)))
     seed: int = field(default=0, validator=whole(0))
+    resamples: int = field(default=1000, validator=whole(0))
     upscaler: str = field(default="lanczos", validator=text())
     upscaler_options: Mapping[str, Any] = field(factory=dict, validator=table())
     loading: Loading = field(factory=Loading)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "make_metrics", "metric_options"]
 
 DEFAULT = ("glcm", "compression-ratio")
+ENDINGS = {"json": ".json", "markdown": ".md", "latex": ".tex"}
 FAULTS = 20
 """Faults of files that are printed; `scores.json` has all."""
 
@@ -75,7 +76,12 @@ FAULTS = 20
 @click.option(
     "--markdown", "markdown_file", type=click.Path(path_type=Path), help="Also write the table to this .md file."
 )
-@click.option("--latex", "latex_file", type=click.Path(path_type=Path), help="Also write the table to this .tex file.")
+@click.option(
+    "--latex",
+    "latex_file",
+    type=click.Path(path_type=Path),
+    help="Also write the table to this .tex file, for a paper (booktabs).",
+)
 def evaluate(folders: tuple[Path, ...], names: tuple[str, ...], **given: Any) -> None:
     """Measure the pictures in each FOLDER.
 
@@ -93,10 +99,9 @@ def evaluate(folders: tuple[Path, ...], names: tuple[str, ...], **given: Any) ->
     from d4k.evaluation import score_table, write_scores
 
     chosen = make_metrics(given["metrics"], given["config"], given["options"])
-    wanted = {".json": given["json_file"], ".md": given["markdown_file"], ".tex": given["latex_file"]}
-    files = [file for file in wanted.values() if file is not None]
-    for ending, file in wanted.items():
-        if file is not None and file.suffix != ending:
+    files = {given[f"{kind}_file"]: ending for kind, ending in ENDINGS.items() if given[f"{kind}_file"] is not None}
+    for file, ending in files.items():
+        if file.suffix != ending:
             raise ConfigError(f"cannot write scores to '{file.name}': the ending must be {ending}")
     measured = _measured(_named(folders, names), chosen, given)
     if not all(evaluation.scores for evaluation in measured):

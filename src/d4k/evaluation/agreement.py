@@ -16,7 +16,7 @@ from d4k.evaluation.torchmetrics import as_metric
 from d4k.plugins import create, registry
 from d4k.protocols import Metric, Need, Score
 
-__all__ = ["MeanOfRows", "check_alike", "common_metrics", "metric_of", "options_of", "size_remarks"]
+__all__ = ["MeanOfRows", "check_alike", "common_metrics", "metric_of", "size_remarks"]
 
 FREE = ("resamples",)
 """Settings of scores that do not change the figure: the intervals are computed anew."""
@@ -87,7 +87,8 @@ def check_alike(both: Both, first: Score, second: Score, remarks: list[str]) -> 
         if key not in FREE and mine != other:
             raise ConfigError(
                 f"{name}: {key} is {shown(mine)} in {a} and {shown(other)} in {b}; measure both alike: "
-                f"d4k evaluate FOLDER --metric {name} --metric-option {name}.{key}={mine}"
+                f"d4k evaluate FOLDER --metric {name}"
+                + (f" --metric-option {name}.{key}={mine}" if key in _options(name) else "")
             )
     keys = [sorted(each.references.get(name, ())) for each in both]
     if keys[0] != keys[1]:
@@ -114,27 +115,15 @@ def metric_of(score: Score, given: Mapping[str, Metric]) -> Metric:
         return MeanOfRows(score.unit, score.higher_is_better)
     if "figure" in score.settings:
         return as_metric(create("metric", score.metric))
+    known = _options(score.metric)  # settings also say what is no option, such as the digest of weights
+    options = {key: _option(value) for key, value in score.settings.items() if key in known and value is not None}
     try:
-        made: Metric = create("metric", score.metric, **options_of(score))
+        made: Metric = create("metric", score.metric, **options)
     except UnknownNameError as error:
         raise ConfigError(
             f"{error} Install its plugin, or give the metric itself: compare(..., metrics={{'{score.metric}': ...}})"
         ) from error
     return made
-
-
-def options_of(score: Score) -> dict[str, Any]:
-    """The options of the metric among the settings of its score, which may show more than options.
-
-    Raises:
-        UnknownNameError: nobody registered the metric.
-    """
-    cls = registry().get("metric", score.metric).load()
-    known = {option.alias for option in attrs.fields(cls) if option.init} if attrs.has(cls) else set()
-    settings = {key: value for key, value in score.settings.items() if key in known}
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
 
 
 def size_remarks(both: Both, pairs: Sequence[tuple[int, int]]) -> list[str]:
@@ -148,3 +137,16 @@ def size_remarks(both: Both, pairs: Sequence[tuple[int, int]]) -> list[str]:
         f"In {len(other)} of {len(pairs)} pairs the pictures of {both[0].name} and {both[1].name} have other sizes, "
         f"such as {one.width}x{one.height} and {two.width}x{two.height} ({one.file}): detail depends on the size."
     ]
+
+
+def _options(name: str) -> set[str]:
+    """The options of a registered metric; empty where nobody registered it."""
+    if name not in registry().names("metric"):
+        return set()
+    cls = registry().get("metric", name).load()
+    return {option.alias for option in attrs.fields(cls) if option.init} if attrs.has(cls) else set()
+
+
+def _option(value: Any) -> Any:
+    """A setting as an option: JSON knows no tuples."""
+    return tuple(value) if isinstance(value, list) else value

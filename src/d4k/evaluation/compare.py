@@ -74,8 +74,8 @@ def compare(
         found[number] = evolve(found[number], p_adjusted=p)
     if len(found) > 1:
         remarks.append(
-            f"{len(found)} differences are shown, and of 20 that are none one interval excludes 0 by chance: "
-            "the p adjusted after Holm accounts for all that are tested."
+            f"{len(found)} differences are shown: where nothing differs, one interval in 20 excludes 0 by chance. "
+            "The p adjusted after Holm accounts for the number of tests."
         )
     return Comparison(tuple(s.name for s in read), tuple(found), tuple(dict.fromkeys(remarks)), resamples, seed)
 

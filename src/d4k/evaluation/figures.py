@@ -65,12 +65,12 @@ def _panels(count: int, names: Sequence[str], height: float, explained: str) -> 
     No pyplot: nothing is shared between threads.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(3, count)
     lines = -(-count // columns)
     size = 2.2 + 3.1 * columns, lines * (0.7 + height * len(names)) + 0.4
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
     for panel in panels[count:]:
         panel.set_visible(False)
@@ -198,7 +198,7 @@ def label(name: str, lines: int = LINES) -> str:
     room = LINE * lines
     if len(text) > room:
         text = f"{text[: room // 2 - 1]}…{text[len(text) - room // 2 :]}"
-    found = []
+    found: list[str] = []
     while len(text) > LINE:
         # between words, where the rest still has room
         least = max(1, len(text) - LINE * (lines - len(found) - 1))

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from d4k.errors import D4KError, DataError
-from d4k.evaluation.agreement import options_of
-from d4k.plugins import create
+from d4k.evaluation.agreement import metric_of
 from d4k.protocols import Score
 from d4k.report.data import PatchData, PatchesData
 
@@ -75,7 +74,7 @@ def make_scorers(scores: Sequence[Score]) -> tuple[list[PatchScorer], list[str]]
     scorers, notes = [], []
     for score in scores:
         try:
-            metric = create("metric", score.metric, **options_of(score))
+            metric: Any = metric_of(score, {})
             if not hasattr(metric, "patch_map"):
                 notes.append(f"No heat maps of {score.metric}: it does not score patches.")
                 continue

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -26,9 +27,11 @@ from d4k.evaluation.agreement import metric_of
 from d4k.evaluation.compare import compare
 from d4k.evaluation.difference import Comparison
 from d4k.evaluation.systems import System
+from d4k.evaluation.votes import WinRate, read_votes, win_rates
 from d4k.files import atomic_folder, is_folder, refuse_unwritable, sweep, write_text
 from d4k.report import openseadragon, summary
 from d4k.report.data import PREFIX, LicenceData, ReportData, RowData, SetData, script
+from d4k.report.exports import EXPORTS, write_exports
 from d4k.report.patches import PatchScorer, make_scorers
 from d4k.report.pictures import Studio
 from d4k.report.sources import Row, Source, check_files, find_sources, pair, with_photographs
@@ -40,7 +43,7 @@ ASSETS = Path(__file__).parent / "assets"
 PAGE = (".html", ".css", ".js")
 """Endings of the files of the page."""
 
-MADE = ("tiles", "thumbs", "heat", "figures", "licences.txt", "table.md", "table.tex", "scores.json", "comparison.json")
+MADE = ("tiles", "thumbs", "heat", "licences.txt", *EXPORTS)
 """What a report holds beside the page."""
 
 
@@ -76,6 +79,7 @@ def write_report(output: Path, folders: Sequence[Path], *, title: str | None = N
             shutil.copyfile(file, new / file.name)
         write_text(new / DATA, script(data))
         write_text(new / "licences.txt", _licence_text(data.licences))
+        write_exports(new, content.evaluations, content.comparison, content.rates)
     return output / "index.html"
 
 
@@ -87,7 +91,7 @@ class _Content:
     photographs: Source | None
     rows: list[Row]
     comparison: Comparison | None
-    votes: None
+    rates: list[WinRate]
     scorers: list[PatchScorer]
     notes: list[str]
 
@@ -115,7 +119,7 @@ class _Content:
             summary.histograms(self.columns, names),
             tuple(summary.licences(self.columns, licence, openseadragon.VERSION)),
             (*self.notes, *notes),
-            None if self.votes is None else attrs.asdict(self.votes),
+            _votes(self.rates),
         )
 
 
@@ -124,12 +128,12 @@ def _read(folders: Sequence[Path], votes: Path | None) -> _Content:
     sources = find_sources(folders)
     photographs, others = with_photographs(sources)
     columns = [*([] if photographs is None else [photographs]), *others]
-    said = None
+    rates = [] if votes is None else win_rates([read_votes(votes)], [column.name for column in columns])
     comparison, undecided = _compared(columns)
     rows = check_files(pair(photographs, others), [column.name for column in columns])
     known = summary.first_scores([column.evaluation for column in columns if column.evaluation is not None])
     scorers, unscored = make_scorers(list(known.values()))
-    return _Content(columns, photographs, rows, comparison, said, scorers, [*undecided, *unscored])
+    return _Content(columns, photographs, rows, comparison, rates, scorers, [*undecided, *unscored])
 
 
 def _compared(columns: Sequence[Source]) -> tuple[Comparison | None, list[str]]:
@@ -183,6 +187,22 @@ def refuse_other(output: Path) -> None:
             f"{output} is a report that would be replaced, but it also holds {foreign[0]}, which d4k did not write; "
             "move it away, or name another folder: --output FOLDER"
         )
+
+
+def _votes(rates: Sequence[WinRate]) -> dict[str, Any] | None:
+    """Win rates as names and values; None where nobody was asked."""
+    return {
+        f"{rate.a} preferred to {rate.b}": {
+            "share": rate.rate,
+            "95 % interval": list(rate.interval),
+            "more than chance": "yes" if rate.real else "no",
+            "votes": rate.count,
+            "for": rate.wins,
+            "against": rate.losses,
+            "ties": rate.ties,
+        }
+        for rate in rates
+    } or None
 
 
 def _viewer() -> Path:

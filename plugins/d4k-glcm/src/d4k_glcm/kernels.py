@@ -11,6 +11,8 @@ Shapes: `P` patches, `K` different offsets, `V` different values of cells.
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,6 +24,9 @@ __all__ = ["PATCH", "PROPERTIES", "Tables", "entropies", "grey", "properties"]
 Table: TypeAlias = npt.NDArray[Any]
 Levels: TypeAlias = npt.NDArray[np.uint8]
 Whole: TypeAlias = Any  # an int of Python's or of numpy's: compiled code mixes them
+
+KEPT = os.access(Path(__file__).parent, os.W_OK)
+"""Whether compiled code is kept beside this file, which saves other processes some seconds."""
 
 PATCH = 64
 """Height and width of a patch in pixels."""
@@ -70,7 +75,7 @@ class Workspace(NamedTuple):
     seen: Table
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def grey(image: Levels, shift: int) -> Levels:
     """OpenCV's grey of uint8 (3, H, W), with its `shift` lowest bits dropped: (H, W)."""
     _, height, width = image.shape
@@ -82,7 +87,7 @@ def grey(image: Levels, shift: int) -> Levels:
     return levels
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(cache=KEPT, nogil=True, error_model="numpy")
 def entropies(patches: Levels, tables: Tables, levels: int, symmetric: bool) -> npt.NDArray[np.float64]:
     """Published and textbook entropy of each patch, (P, 2), as `d4k_glcm.cooccurrence` describes them."""
     scores = np.empty((len(patches), 2))
@@ -101,7 +106,7 @@ def entropies(patches: Levels, tables: Tables, levels: int, symmetric: bool) -> 
     return scores
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(cache=KEPT, nogil=True, error_model="numpy")
 def properties(patches: Levels, tables: Tables, levels: int, symmetric: bool) -> npt.NDArray[np.float64]:
     """PROPERTIES of each patch, means over the offsets: (P, 6)."""
     means = np.zeros((len(patches), 6))
@@ -116,7 +121,7 @@ def properties(patches: Levels, tables: Tables, levels: int, symmetric: bool) ->
     return means
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _workspace(levels: int, values: int) -> Workspace:
     return Workspace(
         np.empty((PATCH, PATCH), np.uint16),
@@ -129,7 +134,7 @@ def _workspace(levels: int, values: int) -> Workspace:
     )
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _spread(levels: Levels, work: Workspace) -> Whole:
     """Place each pixel in the tables, as the first and as the second of a pair; returns their rows and columns."""
     low, high = levels[0, 0], levels[0, 0]
@@ -145,7 +150,7 @@ def _spread(levels: Levels, work: Workspace) -> Whole:
     return span
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(cache=KEPT, nogil=True, error_model="numpy")
 def _count_pairs(work: Workspace, span: Whole, rows: Whole, columns: Whole, symmetric: bool) -> Table:
     """How many pairs each cell of (span, span) holds, flat."""
     one, two, three, four = work.lanes[0], work.lanes[1], work.lanes[2], work.lanes[3]
@@ -167,14 +172,14 @@ def _count_pairs(work: Workspace, span: Whole, rows: Whole, columns: Whole, symm
     return _add_lanes(work, span, symmetric)
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _pairs(work: Workspace, y: int, rows: int, columns: int) -> tuple[Table, Table]:
     left, width = max(0, -columns), PATCH - abs(columns)
     right = left + columns
     return work.first[y][left : left + width], work.second[y + rows][right : right + width]
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _add_lanes(work: Workspace, span: Whole, symmetric: bool) -> Table:
     """Add the tables, and empty them; where `symmetric`, each pair counts in both directions."""
     size = span * span
@@ -192,7 +197,7 @@ def _add_lanes(work: Workspace, span: Whole, symmetric: bool) -> Table:
     return cells
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(cache=KEPT, nogil=True, error_model="numpy")
 def _count_values(cells: Table, work: Workspace, ids: Table, repeats: Whole, kinds: Whole, left: Whole) -> Whole:
     """Add to `held` how many cells hold each value, `left` pairs in all; returns how many values were seen so far."""
     for pairs in range(1, SMALL + 1):
@@ -209,7 +214,7 @@ def _count_values(cells: Table, work: Workspace, ids: Table, repeats: Whole, kin
     return kinds
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _hold(work: Workspace, value: Whole, cells: Whole, kinds: Whole) -> Whole:
     if not work.held[value]:
         work.seen[kinds] = value
@@ -218,7 +223,7 @@ def _hold(work: Workspace, value: Whole, cells: Whole, kinds: Whole) -> Whole:
     return kinds
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _select_large(cells: Table, large: Table) -> Whole:
     """Copy numbers above SMALL to `large`, without a branch for each; returns how many there are."""
     found = np.uint64(0)
@@ -234,7 +239,7 @@ def _select_large(cells: Table, large: Table) -> Whole:
     return found
 
 
-@njit(nogil=True)
+@njit(cache=KEPT, nogil=True)
 def _entropies(work: Workspace, terms: Table, kinds: Whole, every: Whole) -> tuple[float, float]:
     """Entropy of how often each value occurs among `every` cell, and -sum p log2 p over all; empties `held`."""
     published, textbook, filled = 0.0, 0.0, 0
@@ -250,7 +255,7 @@ def _entropies(work: Workspace, terms: Table, kinds: Whole, every: Whole) -> tup
     return published, textbook
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(cache=KEPT, nogil=True, error_model="numpy")
 def _properties(cells: Table, span: Whole) -> tuple[float, float, float, float, float, float]:
     """PROPERTIES from sums of whole numbers, which are exact.
 

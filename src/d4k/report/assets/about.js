@@ -109,16 +109,23 @@
     ];
   }
 
-  /** What people voted, however deep it is, as names and values. */
+  /** What people voted: a line a pair, a column a figure. */
   function votes(given) {
     if (!given) return el("p", { class: "quiet" }, "Nobody has voted yet. The blind vote saves a file, which ", el("code", { text: "d4k report --votes" }), " takes.");
-    const lines = [];
-    (function walk(value, name) {
-      if (value !== null && typeof value === "object") {
-        for (const [key, inner] of Object.entries(value)) walk(inner, name ? `${name} · ${key}` : key);
-      } else lines.push([name, typeof value === "number" && !Number.isInteger(value) ? d4k.figure(value) : value]);
-    })(given, "");
-    return pairs(lines);
+    const names = [...new Set(Object.values(given).flatMap((line) => Object.keys(line)))];
+    const lines = Object.entries(given).map(([pair, line]) =>
+      el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader", text: pair }),
+        names.map((name) => el("td", { role: "cell", "data-name": name }, voted(line[name])))));
+    return el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Votes" },
+      el("table", { class: "faults", role: "table" },
+        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Pair", ...names].map((text) => el("th", { scope: "col", role: "columnheader", text })))),
+        el("tbody", { role: "rowgroup" }, lines)));
+  }
+
+  function voted(value) {
+    if (Array.isArray(value)) return d4k.span(value, 2) || "–";
+    if (typeof value === "number") return d4k.figure(value, Number.isInteger(value) ? 0 : 2);
+    return value === null || value === undefined ? "–" : plain(value);
   }
 
   function licences() {

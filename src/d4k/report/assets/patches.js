@@ -114,7 +114,7 @@
       class: "patch",
       "aria-label": `${text} patch of ${model.sets[index].name}: ${state.metric} ${value}, at x ${patch.x}, y ${patch.y}. Go there.`,
       on: { click: () => jump(picture, patch) },
-    }, view.crop(picture, patch, 88), el("span", { class: "small", text: value }));
+    }, view.crop(picture, patch, 80), el("span", { class: "small", text: value }));
   }
 
   /** Shows a patch in all panes, with some of what is around it. */

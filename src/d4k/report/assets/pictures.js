@@ -65,7 +65,7 @@
       );
     }
     parts.push(
-      d4k.button(order.down ? (order.metric ? "↓ highest first" : "↓ last first") : order.metric ? "↑ lowest first" : "↑ first first",
+      d4k.button(order.down ? (order.metric ? "↓ highest first" : "↓ from the last") : order.metric ? "↑ lowest first" : "↑ from the first",
         () => ((order.down = !order.down), changed(), document.getElementById("sort-order").focus()),
         { id: "sort-order", title: "Turn the order around" })
     );
@@ -98,7 +98,7 @@
   function relayout() {
     const lines = model.perPicture.length;
     const sets = model.sets.length;
-    const columns = Math.max(1, Math.min(sets, narrow() ? (grid.clientWidth < 360 ? 2 : 3) : Math.floor((grid.clientWidth - 220) / 200)));
+    const columns = Math.max(1, Math.min(sets, narrow() ? (grid.clientWidth < 360 ? 2 : 3) : Math.floor((grid.clientWidth - 200) / 240)));
     const deep = Math.ceil(sets / columns);
     height = narrow() ? 64 + deep * (112 + 18 * Math.min(lines, 3)) : 24 + deep * Math.max(112, 20 * lines + 16);
     grid.style.setProperty("--columns", columns);

@@ -104,7 +104,8 @@
         kind: verdict ? verdict.kind : "plain",
       }),
       el("span", { class: "small", text: d4k.span(score.interval, decimals) || "no interval" }),
-      el("span", { class: "small count", text: `n = ${score.count}${score.references ? `, ${score.references} references` : ""}` })
+      el("span", { class: "small count", text: `n = ${score.count}` }),
+      score.references ? el("span", { class: "small count", text: d4k.count(score.references, "reference") }) : ""
     );
     return place;
   }

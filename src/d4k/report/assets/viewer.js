@@ -66,6 +66,7 @@
   /** The state from an address; what it does not say, or says of something that is gone, is as usual. */
   function read(params) {
     const asked = model.rowIndex(params.get("row"));
+    if (asked < 0 && params.has("row")) d4k.say(`This report has no row ${params.get("row")}; the first one is shown.`);
     const row = asked >= 0 ? asked : params.has("row") ? 0 : state.row;
     const list = (name) => (params.get(name) || "").split(",").map(model.setIndex).filter((index) => index >= 0);
     const sets = [...new Set(list("sets"))].slice(0, 6);

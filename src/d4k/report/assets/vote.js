@@ -67,17 +67,23 @@
     count();
   }
 
+  /** On a narrow screen the left one is the upper one. */
+  const names = () => (window.innerWidth < 700 ? ["Upper", "Lower"] : ["Left", "Right"]);
+
   /** Shows the next pair, or the end. */
   function ask() {
     const number = session.votes.length;
     if (number >= pairs.length) return finish();
     show("vote-booth");
     if (!panes) panes = view.panes = new d4k.Panes($("vote-panes"));
-    $("vote-stage").dataset.mode = window.innerWidth < 700 ? "stack" : "side";
+    const [first, second] = names();
+    $("vote-stage").dataset.mode = first === "Left" ? "side" : "stack";
+    $("vote-left").firstChild.textContent = first;
+    $("vote-right").firstChild.textContent = second;
     const pair = pairs[number];
     const row = model.rows[pair.row];
     const side = (name, label) => ({ label, alt: `${label}, ${model.title(row)}`, picture: row.pictures[pair[name]] });
-    panes.open([side(pair.left, "Left picture"), side(pair.left === "a" ? "b" : "a", "Right picture")], null);
+    panes.open([side(pair.left, `${first} picture`), side(pair.left === "a" ? "b" : "a", `${second} picture`)], null);
     for (const pane of panes.panes) pane.element.dataset.role = pane.caption.dataset.role = "free";
     $("vote-prompt").textContent = row.prompt || "";
     $("vote-progress").textContent = `${number + 1} of ${pairs.length}`;
@@ -95,7 +101,7 @@
     unsaved += 1;
     if (!ballot.keep(session) && session.votes.length === 1) d4k.say("This browser keeps nothing: save the file before you close the page.");
     ask();
-    d4k.say(side === "tie" ? "No preference." : `The ${side} one.`);
+    d4k.say(side === "tie" ? "No preference." : `The ${names()[side === "left" ? 0 : 1].toLowerCase()} one.`);
   };
 
   view.undo = function () {
@@ -110,9 +116,9 @@
   function finish() {
     if (panes) panes.close();
     show("vote-end");
-    const names = (index) => model.sets[index].name;
+    const nameOf = (index) => model.sets[index].name;
     const lines = ballot.tally(session, pairs).map(({ a, b, wins }) =>
-      el("li", { text: `${names(a)} was preferred ${d4k.count(wins.a, "time")}, ${names(b)} ${d4k.count(wins.b, "time")}; ${d4k.count(wins.tie, "tie")}.` }));
+      el("li", { text: `${nameOf(a)} was preferred ${d4k.count(wins.a, "time")}, ${nameOf(b)} ${d4k.count(wins.b, "time")}; ${d4k.count(wins.tie, "tie")}.` }));
     $("vote-tally").replaceChildren(...lines);
   }
 
@@ -156,8 +162,8 @@
   const pan = (right, down) => () => panes.panBy(right * 96, down * 96);
   const key = (keys, label, does, run, more) => ({ keys, label, does, run, when: voting, ...more });
   view.keys = [
-    key(["1", "ArrowLeft"], "1 or ←", "the left one is better", () => view.choose("left"), { once: true }),
-    key(["2", "ArrowRight"], "2 or →", "the right one is better", () => view.choose("right"), { once: true }),
+    key(["1", "ArrowLeft"], "1 or ←", "the left, or upper, one is better", () => view.choose("left"), { once: true }),
+    key(["2", "ArrowRight"], "2 or →", "the right, or lower, one is better", () => view.choose("right"), { once: true }),
     key(["0", "ArrowDown"], "0 or ↓", "no preference", () => view.choose("tie"), { once: true }),
     { keys: ["u"], label: "U", does: "take the last vote back", run: view.undo, once: true },
     key(["+", "="], "+ and −", "zoom in and out", () => panes.zoomBy(1.5)),
