@@ -84,7 +84,8 @@ SIGNATURES = {
     "Callable[[int, float], None] | None = None) -> Run",
     "Pipeline.evaluate": "(self, images: str | Path | Sequence[str | Path], metrics: "
     "Sequence[str] | Mapping[str, Metric], *, prompts: Sequence[str] | None "
-    "= None, reference: str | Path | None = None) -> list[Score]",
+    "= None, reference: str | Path | None = None, **settings: Any) -> "
+    "list[Score]",
     "Pipeline.load_adapter": "(self, source: str | Path, scale: float = 1.0, name: str | None = None) -> str",
     "Pipeline.set_adapters": "(self, scales: Mapping[str, float]) -> None",
     "Pipeline.merge_adapters": "(self) -> None",
@@ -213,7 +214,17 @@ OPTIONS = {
     "--batch-size=1 --downscale --dtype=bfloat16 --quantize --offload --train --train-dtype "
     "--precision=bf16 --adapter-rank --optimizer=adamw --steps --processes=1 --parallel=auto "
     "--keep-last=2 --gpu-gb --option --json",
-    "evaluate": "folder --metric --metric-option --config --prompts --prompt-option --reference --json --markdown",
+    "evaluate": "folders --metric --metric-option --config --output --name --prompts --prompt-option "
+    "--reference --references --device --strict --resamples=1000 --seed=0 --workers --json "
+    "--markdown --latex",
+    "compare": "folders --votes --all-pairs --resamples=1000 --seed=0 --json --markdown --latex "
+    "--figures",
+    "benchmark": "--model --adapter --option --dataset=aesthetic-4k --dataset-option --split --size "
+    "--width --height --limit --metric --metric-option --config --steps --guidance --seed=0 "
+    "--upscaler=lanczos --upscaler-option --output --no-report --device --dtype=float32 "
+    "--revision --variant --transformer --offload --quantize --attention --compile --step-cache "
+    "--memory-gb",
+    "report": "folders --output=report --title --votes",
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",
     "adapter convert": "source --layout=comfyui --output",

@@ -443,15 +443,18 @@ def test_tables_and_figures_for_a_paper_are_in_the_folder(
 def test_votes_are_shown_as_a_share_of_each_pair(tmp_path: Path, two: list[Path]) -> None:
     """Read from what the page exported; votes for a system that is not shown are refused."""
     vote = {"row": "00", "prompt": None, "a": "before", "b": "after", "choice": "b", "left": "a", "seconds": 1.5}
-    votes = [vote, {**vote, "choice": "tie"}, {**vote, "a": "after", "b": "before", "choice": "b", "left": "b"}]
+    votes = [vote, {**vote, "row": "01", "choice": "tie"}]
+    votes.append({**vote, "row": "02", "a": "after", "b": "before", "choice": "b", "left": "b"})
     content = {"format": 1, "kind": "d4k-votes", "report": "x", "created": "2026-11-25T00:00:00Z", "voter": "v"}
     file = tmp_path / "votes.json"
     file.write_text(json.dumps({**content, "votes": votes}))
     write_report(tmp_path / "report", two, votes=file)
-    told = shown(tmp_path / "report")["votes"]["after preferred to before"]
+    everything = shown(tmp_path / "report")["votes"]
+    assert (everything["people who voted"], everything["left picture preferred"]["share"]) == (1, 0.5)
+    told = everything["after preferred to before"]
     assert (told["votes"], told["for"], told["against"], told["ties"], told["share"]) == (3, 1, 1, 1, 0.5)
     file.write_text(json.dumps({**content, "votes": [{**vote, "a": "others"}]}))
-    with pytest.raises(DataError, match="a vote is for 'others', which is not compared"):
+    with pytest.raises(DataError, match="a is 'others', which is not compared"):
         write_report(tmp_path / "report", two, votes=file)
     file.write_text("{}")
     with pytest.raises(DataError, match=r"votes\.json"):

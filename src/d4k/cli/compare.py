@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from attrs import evolve
 
 from d4k.errors import ConfigError
 
@@ -46,7 +47,7 @@ def compare(
     from d4k.evaluation.latex import latex_table
     from d4k.evaluation.systems import read_systems
     from d4k.evaluation.tables import comparison_table, write_comparison
-    from d4k.evaluation.votes import read_votes, win_rates
+    from d4k.evaluation.votes import count_votes, read_votes
     from d4k.files import write_text
 
     for option, ending in (("json_file", ".json"), ("markdown_file", ".md"), ("latex_file", ".tex")):
@@ -54,8 +55,12 @@ def compare(
         if file is not None and file.suffix != ending:
             raise ConfigError(f"cannot write '{file.name}': the ending must be {ending}")
     systems = read_systems(folders)
-    rates = win_rates([read_votes(path) for path in votes], [system.name for system in systems])
+    names = [system.name for system in systems]
+    poll = count_votes([read_votes(path, names) for path in votes], names)
+    rates = poll.rates
     found = compared(systems, all_pairs=all_pairs, resamples=resamples, seed=seed)
+    if votes:
+        found = evolve(found, remarks=(*found.remarks, *poll.remarks))
     click.echo(comparison_table(found, rates))
     evaluations = [system.evaluation for system in systems]
     for file in (files["json_file"], files["markdown_file"]):

@@ -24,7 +24,7 @@ from d4k.evaluation.tables import (
     write_scores,
 )
 from d4k.evaluation.torchmetrics import TorchMetric, as_metric
-from d4k.evaluation.votes import Votes, WinRate, read_votes, win_rate, win_rates
+from d4k.evaluation.votes import Poll, Votes, WinRate, count_votes, read_votes, win_rate, win_rates
 
 __all__ = [
     "ARROWS",
@@ -35,6 +35,7 @@ __all__ = [
     "Fault",
     "Measuring",
     "Picture",
+    "Poll",
     "Subject",
     "System",
     "TorchMetric",
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "comparison_markdown",
     "comparison_table",
+    "count_votes",
     "evaluate",
     "find_subjects",
     "interval_of",

@@ -163,13 +163,29 @@ def resampled_figures(
     return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
 
 
-def interval_of(values: Floats, centre: float) -> tuple[float, float]:
+def interval_of(values: Floats, centre: float, drawn: int | None = None) -> tuple[float, float]:
     """The 95 % interval of resamples, moved so that their mean is `centre`.
+
+    Percentiles of few pictures are too narrow, as a normal distribution is in place of Student's t: of 20 pictures they
+    hold the truth in 93 % and not 95 % of all sets. With `drawn` the percentiles lie as much further out.
+
+    Args:
+        values: of the resamples.
+        centre: the figure of the set itself.
+        drawn: how many pictures or groups a resample draws, two or more; None takes the plain percentiles.
+
+    Source: the expanded percentile interval, Hesterberg, "What teachers should know about the bootstrap", The American
+    Statistician 69(4), 2015.
 
     >>> interval_of(np.arange(101.0), 0.0)
     (-47.5, 47.5)
     """
     tail = 100 * (1 - LEVEL) / 2
+    if drawn is not None:
+        from scipy.stats import norm, t
+
+        reach = t.ppf(1 - tail / 100, drawn - 1) * math.sqrt(drawn / (drawn - 1))
+        tail = 100 * float(norm.sf(reach))
     low, high = np.percentile(values - values.mean() + centre, [tail, 100 - tail])
     return float(low), float(high)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
-from d4k.config import number, one_of, optional, text, text_or_empty, whole
+from d4k.config import number, one_of, optional, shown, text, text_or_empty, whole
 from d4k.errors import ConfigError, DataError, did_you_mean
 from d4k.files import read_json
 from d4k.records import read_record
 
-__all__ = ["FORMAT", "KIND", "Vote", "Votes", "WinRate", "read_votes", "win_rate", "win_rates"]
+__all__ = ["FORMAT", "KIND", "Poll", "Vote", "Votes", "WinRate", "count_votes", "read_votes", "win_rate", "win_rates"]
 
 KIND, FORMAT = "d4k-votes", 1
 """Of the file."""
@@ -99,8 +100,52 @@ class WinRate:
     real: bool
 
 
-def read_votes(path: Path) -> Votes:
+@frozen
+class Poll:
+    """What people preferred, all together.
+
+    Args:
+        rates: win rates, of every two systems between which somebody voted.
+        voters: people; without a name, each sitting is a person.
+        count: votes that count.
+        repeated: votes that do not count, since the same person voted on the same pair again later.
+        left: how often the picture shown on the left was preferred to that on the right; None where all are ties.
+    """
+
+    rates: tuple[WinRate, ...]
+    voters: int
+    count: int
+    repeated: int
+    left: WinRate | None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the rates must know, a sentence each."""
+        if not self.count:
+            return ("Nobody voted.",)
+        people = "1 person" if self.voters == 1 else f"{self.voters} people"
+        said = [f"Votes: {people} gave {self.count}; a tie counts half for both, and no vote is weighted."]
+        if self.repeated:
+            said.append(
+                f"Votes: {self.repeated} more do not count, since the same person voted on the same pair again: "
+                "the last vote counts."
+            )
+        if self.left is not None:
+            low, high = (f"{100 * end:.0f}" for end in self.left.interval)
+            said.append(
+                f"Votes: the picture on the left was preferred in {100 * self.left.rate:.0f} % [{low}, {high}] of the "
+                f"{self.left.count} that are no ties"
+                + ("; this is more than chance, so the side told in the vote." if self.left.real else ".")
+            )
+        return tuple(said)
+
+
+def read_votes(path: Path, systems: Sequence[str] | None = None) -> Votes:
     """Read votes that a report exported; whatever is wrong with the file is one sentence.
+
+    Args:
+        path: of the file.
+        systems: names that may be voted for; None lets any pass.
 
     Raises:
         DataError: it cannot be read, is something else, or a vote in it is not allowed.
@@ -108,7 +153,9 @@ def read_votes(path: Path) -> Votes:
     votes = read_record(Votes, read_json(path, DataError), path, DataError)
     for place, vote in enumerate(votes.votes):
         if vote.a == vote.b:
-            raise DataError(f"{path}: votes[{place}] is between '{vote.a}' and itself", path)
+            raise DataError(f"{path}: votes[{place}] is between {shown(vote.a)} and itself", path)
+    if systems is not None:
+        _check_known(votes, systems, str(path))
     return votes
 
 
@@ -136,33 +183,64 @@ def win_rate(a: str, b: str, wins: int, losses: int, ties: int = 0) -> WinRate:
     return WinRate(a, b, wins, losses, ties, count, rate, (low, high), not low <= 0.5 <= high)
 
 
-def win_rates(files: Sequence[Votes], systems: Sequence[str]) -> list[WinRate]:
-    """Win rates of all votes together, for every two systems between which somebody voted.
+def count_votes(files: Sequence[Votes], systems: Sequence[str]) -> Poll:
+    """Count the votes of several files together.
 
     Every vote counts alike, whoever gave it: the interval is that of so many independent votes, and is too narrow where
-    few people or few prompts gave most of them.
+    few people or few prompts gave most of them. Where one person voted on one pair more than once, also in several
+    files, the last vote counts.
 
     Args:
         files: of several people.
-        systems: names of all systems, in their order; the rate is that of the later one over the earlier one.
+        systems: names of all systems, in their order; a rate is that of the later one over the earlier one.
 
     Raises:
-        DataError: a vote is for a system that is not among them, or one sitting is there twice.
+        DataError: a vote is for a system that is not among them.
     """
-    sittings = [(votes.voter, votes.created, votes.report, votes.votes) for votes in files]
-    if len(set(sittings)) < len(sittings):
-        raise DataError("the same votes are named twice; name each file once")
-    counts: dict[tuple[str, str], list[int]] = {}
-    for vote in (vote for votes in files for vote in votes.votes):
-        for name in (vote.a, vote.b):
+    order = {name: place for place, name in enumerate(systems)}
+    given = 0
+    last: dict[Hashable, Vote] = {}
+    voters: set[Hashable] = set()
+    for place, votes in sorted(enumerate(files), key=lambda file: file[1].created):
+        _check_known(votes, systems, f"file {place + 1} of votes")
+        voter: Hashable = votes.voter or (votes.created, votes.report, () if votes.created else votes.votes)
+        for vote in votes.votes:
+            given += 1
+            voters.add(voter)
+            last[voter, vote.row, vote.prompt, frozenset((vote.a, vote.b))] = vote
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for vote in last.values():
+        first, second = sorted((vote.a, vote.b), key=order.__getitem__)
+        preferred = {"a": vote.a, "b": vote.b}.get(vote.choice, "")
+        counts[second, first, "tie" if not preferred else "win" if preferred == second else "loss"] += 1
+    pairs = sorted({key[:2] for key in counts}, key=lambda pair: (order[pair[1]], order[pair[0]]))
+    rates = [win_rate(*pair, *(counts[*pair, end] for end in ("win", "loss", "tie"))) for pair in pairs]
+    return Poll(tuple(rates), len(voters), len(last), given - len(last), _left(last.values()))
+
+
+def win_rates(files: Sequence[Votes], systems: Sequence[str]) -> list[WinRate]:
+    """The win rates of `count_votes`.
+
+    Args:
+        files: of several people.
+        systems: names of all systems, in their order.
+
+    Raises:
+        DataError: a vote is for a system that is not among them.
+    """
+    return list(count_votes(files, systems).rates)
+
+
+def _left(votes: Iterable[Vote]) -> WinRate | None:
+    decided = Counter(vote.choice == vote.left for vote in votes if vote.choice != "tie")
+    return win_rate("left", "right", decided[True], decided[False]) if decided else None
+
+
+def _check_known(votes: Votes, systems: Sequence[str], where: str) -> None:
+    for place, vote in enumerate(votes.votes):
+        for key, name in (("a", vote.a), ("b", vote.b)):
             if name not in systems:
                 raise DataError(
-                    f"a vote is for '{name}', which is not compared{did_you_mean(name, systems)} "
-                    f"Compared: {', '.join(systems)}. Name its folder, too"
+                    f"{where}: votes[{place}]: {key} is {shown(name)}, which is not compared"
+                    f"{did_you_mean(name, systems)} Compared: {', '.join(systems)}. Name its folder, too"
                 )
-        first, second = sorted((vote.a, vote.b), key=list(systems).index)
-        preferred = {"a": vote.a, "b": vote.b}.get(vote.choice)
-        tally = counts.setdefault((first, second), [0, 0, 0])
-        tally[2 if preferred is None else 0 if preferred == second else 1] += 1
-    order = sorted(counts, key=lambda pair: [list(systems).index(name) for name in pair])
-    return [win_rate(second, first, *counts[first, second]) for first, second in order]

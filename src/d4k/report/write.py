@@ -27,7 +27,7 @@ from d4k.evaluation.agreement import metric_of
 from d4k.evaluation.compare import compare
 from d4k.evaluation.difference import Comparison
 from d4k.evaluation.systems import System
-from d4k.evaluation.votes import WinRate, read_votes, win_rates
+from d4k.evaluation.votes import Poll, count_votes, read_votes
 from d4k.files import atomic_folder, is_folder, refuse_unwritable, sweep, write_text
 from d4k.report import openseadragon, summary
 from d4k.report.data import PREFIX, LicenceData, ReportData, RowData, SetData, script
@@ -79,7 +79,7 @@ def write_report(output: Path, folders: Sequence[Path], *, title: str | None = N
             shutil.copyfile(file, new / file.name)
         write_text(new / DATA, script(data))
         write_text(new / "licences.txt", _licence_text(data.licences))
-        write_exports(new, content.evaluations, content.comparison, content.rates)
+        write_exports(new, content.evaluations, content.comparison, () if content.poll is None else content.poll.rates)
     return output / "index.html"
 
 
@@ -91,7 +91,7 @@ class _Content:
     photographs: Source | None
     rows: list[Row]
     comparison: Comparison | None
-    rates: list[WinRate]
+    poll: Poll | None
     scorers: list[PatchScorer]
     notes: list[str]
 
@@ -119,7 +119,7 @@ class _Content:
             summary.histograms(self.columns, names),
             tuple(summary.licences(self.columns, licence, openseadragon.VERSION)),
             (*self.notes, *notes),
-            _votes(self.rates),
+            _votes(self.poll),
         )
 
 
@@ -128,12 +128,13 @@ def _read(folders: Sequence[Path], votes: Path | None) -> _Content:
     sources = find_sources(folders)
     photographs, others = with_photographs(sources)
     columns = [*([] if photographs is None else [photographs]), *others]
-    rates = [] if votes is None else win_rates([read_votes(votes)], [column.name for column in columns])
+    names = [column.name for column in columns]
+    poll = None if votes is None else count_votes([read_votes(votes, names)], names)
     comparison, undecided = _compared(columns)
-    rows = check_files(pair(photographs, others), [column.name for column in columns])
+    rows = check_files(pair(photographs, others), names)
     known = summary.first_scores([column.evaluation for column in columns if column.evaluation is not None])
     scorers, unscored = make_scorers(list(known.values()))
-    return _Content(columns, photographs, rows, comparison, rates, scorers, [*undecided, *unscored])
+    return _Content(columns, photographs, rows, comparison, poll, scorers, [*undecided, *unscored])
 
 
 def _compared(columns: Sequence[Source]) -> tuple[Comparison | None, list[str]]:
@@ -189,9 +190,11 @@ def refuse_other(output: Path) -> None:
         )
 
 
-def _votes(rates: Sequence[WinRate]) -> dict[str, Any] | None:
-    """Win rates as names and values; None where nobody was asked."""
-    return {
+def _votes(poll: Poll | None) -> dict[str, Any] | None:
+    """Win rates as names and values, and below them who voted; None where nobody was asked."""
+    if poll is None or not poll.count:
+        return None
+    found: dict[str, Any] = {
         f"{rate.a} preferred to {rate.b}": {
             "share": rate.rate,
             "95 % interval": list(rate.interval),
@@ -201,8 +204,18 @@ def _votes(rates: Sequence[WinRate]) -> dict[str, Any] | None:
             "against": rate.losses,
             "ties": rate.ties,
         }
-        for rate in rates
-    } or None
+        for rate in poll.rates
+    }
+    found["people who voted"] = poll.voters
+    if poll.repeated:
+        found["votes replaced by a later one of the same person"] = poll.repeated
+    if poll.left is not None:
+        found["left picture preferred"] = {
+            "share": poll.left.rate,
+            "95 % interval": list(poll.left.interval),
+            "more than chance": "yes" if poll.left.real else "no",
+        }
+    return found
 
 
 def _viewer() -> Path:
