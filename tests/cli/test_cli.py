@@ -527,10 +527,10 @@ class TestEvaluate:
         result = d4k("evaluate", "photos", "--metric", "brightness", "--json", "a.json", "--markdown", "a.md")
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
-        assert lines[0].split() == ["brightness", "[levels]", "largest", "n"]
-        assert lines[2].split()[0] == "photos"
+        assert lines[0].split() == ["brightness", "[levels]", "↑", "largest", "n"]
+        assert lines[1].split()[0] == "photos"
         assert lines[-1] == "5 images"
-        assert json.loads(Path("a.json").read_text())["scores"]["photos"][0]["count"] == 5
+        assert json.loads(Path("a.json").read_text())["systems"][0]["scores"][0]["count"] == 5
         assert Path("a.md").read_text().startswith("|  | brightness [levels]")
 
     def test_one_image_is_not_a_plural(self, photos: Path) -> None:

@@ -23,7 +23,8 @@ def here(fake_plugin: None, photos: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def measured(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, ["evaluate", "photos", *arguments, "--json", "scores.json"])
     assert result.exit_code == 0, result.output
-    (score,) = json.loads(Path("scores.json").read_text())["scores"]["photos"]
+    (system,) = json.loads(Path("scores.json").read_text())["systems"]
+    (score,) = system["scores"]
     return score  # type: ignore[no-any-return]
 
 
@@ -106,7 +107,7 @@ def test_several_folders_are_rows_of_one_table_and_share_their_rows() -> None:
         "--latex",
         "t.tex",
     )
-    assert [line.split()[0] for line in said.stdout.splitlines()[2:4]] == ["before", "after"]
+    assert [line.split()[0] for line in said.stdout.splitlines()[1:3]] == ["before", "after"]
     assert said.stdout.splitlines()[-2:] == ["before: 5 images", "after: 4 images"]
     evaluations = [read_evaluation(Path("scores", name)) for name in ("before", "after")]
     assert [(one.name, one.rows, len(one.pictures)) for one in evaluations] == [
@@ -115,7 +116,8 @@ def test_several_folders_are_rows_of_one_table_and_share_their_rows() -> None:
     ]
     assert evaluations[0].pictures[0].keys == evaluations[1].pictures[0].keys
     assert "before" in Path("t.tex").read_text()
-    assert list(json.loads(Path("all.json").read_text())["scores"]) == ["before", "after"]
+    systems = json.loads(Path("all.json").read_text())["systems"]
+    assert [system["name"] for system in systems] == ["before", "after"]
 
 
 def test_prompts_are_those_of_the_folder(install: Any) -> None:

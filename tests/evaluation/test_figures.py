@@ -1,46 +1,111 @@
-"""Figures: files of two kinds, whole or not at all, whatever systems are called."""
+"""Figures for a paper."""
 
 from __future__ import annotations
 
+import io
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 from PIL import Image
 
 from d4k.errors import DataError, OutputError
 from d4k.evaluation.difference import Comparison, Difference
-from d4k.evaluation.figures import COLOURS, write_figures
+from d4k.evaluation.figures import COLOURS, label, write_figures
 from d4k.evaluation.result import Evaluation, Picture
 from d4k.protocols import Score
 
-
-def system(name: str, value: float) -> Evaluation:
-    pictures = tuple(Picture(str(k), f"{k}.png", "0" * 64, 8, 8, values={"m": value + k / 10}) for k in range(8))
-    return Evaluation(name, (Score("m", value, "bits", 8, True, interval=(value - 1, value + 1)),), pictures)
+GLCM = Score("glcm", 0.7, "bits", 3, True, interval=(0.6, 0.8))
 
 
-def test_scores_differences_and_histograms_are_drawn(tmp_path: Path) -> None:
-    """As PNG and PDF; each system in its colour, a dollar in a name begins no formula."""
-    systems = [system("cost $1", 1.0), system("a name that is very much longer than there is room for $", 3.0)]
-    found = Difference("m", *(each.name for each in systems), 1.0, 3.0, 2.0, (1.0, 3.0), None, 0, 0, 0, 8, True)
-    files = write_figures(tmp_path / "f", systems, Comparison(tuple(each.name for each in systems), (found,)))
-    assert sorted(file.name for file in files) == sorted(file.name for file in (tmp_path / "f").iterdir())
-    assert len(files) == 6
-    assert all((file.read_bytes()[:5] == b"%PDF-") == (file.suffix == ".pdf") for file in files)
-    with Image.open(tmp_path / "f" / "scores.png") as image:
-        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    for colour in COLOURS[:2]:
-        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
-        assert (pixels == wanted).all(1).sum() > 50
+def evaluation(name: str, *scores: Score, values: tuple[float, ...] = ()) -> Evaluation:
+    pictures = [Picture(str(n), f"{n}.png", "0" * 64, 8, 8, values={"glcm": v}) for n, v in enumerate(values)]
+    return Evaluation(name, scores, tuple(pictures))
 
 
-def test_figures_replace_figures_and_nothing_else(tmp_path: Path) -> None:
-    write_figures(tmp_path / "f", [system("a", 1.0)])
-    files = write_figures(tmp_path / "f", [system("a", 2.0)])
-    assert {file.name for file in files} == {f"{n}.{e}" for n in ("scores", "histograms") for e in ("png", "pdf")}
-    (tmp_path / "f" / "mine.txt").touch()
-    with pytest.raises(OutputError, match="is not empty"):
-        write_figures(tmp_path / "f", [system("a", 1.0)])
-    with pytest.raises(DataError, match="there is no score to draw"):
-        write_figures(tmp_path / "g", [Evaluation("a", ())])
+def colours(path: Path) -> set[tuple[int, ...]]:
+    """Those of a drawing that fill more than a few pixels."""
+    found = Image.open(path).convert("RGB")
+    pixels, counts = np.unique(np.asarray(found).reshape(-1, 3), axis=0, return_counts=True)
+    return {tuple(int(part) for part in pixel) for pixel, count in zip(pixels, counts, strict=True) if count > 40}
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+TWO = [
+    evaluation("$a_b$ & ^{", GLCM, values=(0.5, 0.7, 0.9, math.nan)),
+    evaluation("b", evolve(GLCM, value=math.nan, interval=None), values=(0.4, math.inf)),
+]
+DUEL = Difference("glcm", TWO[0].name, "b", 0.5, 0.7, 0.2, (0.1, 0.3), 0.01, 3, 0, 0, 3, True, higher_is_better=True)
+
+
+def test_figures_are_written_as_png_and_pdf(tmp_path: Path) -> None:
+    """Whole, with a name that is no formula, an undefined score and values that are no numbers."""
+    files = write_figures(tmp_path / "f", TWO, Comparison(("a", "b"), (DUEL,)))
+    assert [file.name for file in files] == [
+        "scores.png", "scores.pdf", "differences.png", "differences.pdf", "histograms.png", "histograms.pdf",
+    ]  # fmt: skip
+    assert sorted(files) == sorted((tmp_path / "f").iterdir())
+    for file in files:
+        content = file.read_bytes()
+        if file.suffix == ".png":
+            width, height = Image.open(io.BytesIO(content)).size
+            assert (min(width, height) > 200, max(width, height) < 1200) == (True, True)
+        else:
+            assert (content.startswith(b"%PDF"), content.rstrip().endswith(b"%%EOF")) == (True, True)
+    assert rgb(COLOURS[0]) in colours(files[0])
+    assert rgb(COLOURS[1]) not in colours(files[0])  # it has no figure
+    assert {rgb(COLOURS[0]), rgb(COLOURS[1])} <= colours(files[4])
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_only_a_real_difference_is_in_colour(tmp_path: Path) -> None:
+    """Grey and hollow are the others; an earlier figure that no longer holds is gone."""
+    write_figures(tmp_path / "f", TWO, Comparison(("a", "b"), (DUEL,)))
+    assert rgb(COLOURS[0]) in colours(tmp_path / "f" / "differences.png")
+    chance = evolve(DUEL, real=False, interval=(-0.1, 0.3))
+    plain = [evaluation(each.name, *each.scores) for each in TWO]
+    files = write_figures(tmp_path / "f", plain, Comparison(("a", "b"), (chance,)))
+    assert rgb(COLOURS[0]) not in colours(tmp_path / "f" / "differences.png")
+    assert sorted(files) == sorted((tmp_path / "f").iterdir())
+    assert len(files) == 4  # no values, no histograms
+
+
+def test_nothing_to_draw_and_foreign_folders_are_refused(tmp_path: Path) -> None:
+    """Before anything is written."""
+    with pytest.raises(DataError, match="no score to draw"):
+        write_figures(tmp_path / "f", [evaluation("a")])
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "thesis.doc").touch()
+    with pytest.raises(OutputError, match="g"):
+        write_figures(tmp_path / "g", TWO)
+    assert [path.name for path in tmp_path.rglob("*")] == ["g", "thesis.doc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "shown"),
+    [
+        ("short", 2, "short"),
+        ("stable-diffusion-3.5-large-upscaled", 2, "stable-diffusion-3.5-large-\nupscaled"),
+        ("stable-diffusion-3.5-large-upscaled", 1, "stable-diffusi…-large-upscaled"),
+        ("x" * 31, 2, "x" * 30 + "\nx"),
+        ("$a$\n\x1b", 2, r"\$a\$"),
+    ],
+)
+def test_a_long_name_is_broken_where_a_word_ends(name: str, lines: int, shown: str) -> None:
+    """And loses its middle where it is too long, since its end tells a run from another."""
+    assert label(name, lines) == shown
+
+
+@pytest.mark.parametrize("length", [29, 30, 31, 59, 60, 61, 300])
+@pytest.mark.parametrize("filler", ["x", "ab-", "- ", "a-b_c d/e"])
+def test_a_label_never_outgrows_its_room(length: int, filler: str) -> None:
+    """Two lines of thirty."""
+    lines = label((filler * length)[:length]).split("\n")
+    assert len(lines) <= 2
+    assert max(map(len, lines)) <= 30

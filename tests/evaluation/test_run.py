@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from attrs import define, field
 from PIL import Image
 from torch import Tensor
 
-from d4k import Score
 from d4k.errors import ConfigError, DataError
-from d4k.evaluation import check_needs, evaluate, markdown_table, score_table, write_scores
+from d4k.evaluation import check_needs, evaluate
 
 
 @define(slots=False)
@@ -240,48 +238,3 @@ def test_a_reference_that_cannot_be_used_leaves_its_picture_out_of_what_compares
     compared, alone = evaluate(photos, {"x": spy("image", "reference"), "y": spy("image")}, reference=reference)
     assert (compared.count, alone.count) == (4, 5)
     assert compared.remarks == ("1 of 5 pictures was left out: 1 unmeasurable.",)
-
-
-ROWS = {
-    "before": [Score("glcm", 0.5, "bits", 3, True, {"levels": 64}), Score("cr", 12.0, "", 3, False, {}, {"bpp": 2.0})],
-    "after the run": [Score("glcm", 0.75, "bits", 3, True), Score("cr", 10.0, "", 3, False, {}, {"bpp": 2.5})],
-}
-
-
-def test_table_aligns_one_row_a_set_and_one_column_a_figure() -> None:
-    """Unit and direction are under the name of the metric."""
-    assert score_table(ROWS).splitlines() == [
-        "               glcm [bits]       cr               bpp     n",
-        "               higher is better  lower is better",
-        "before         0.5000            12.0000          2.0000  3",
-        "after the run  0.7500            10.0000          2.5000  3",
-    ]
-
-
-def test_markdown_carries_count_and_settings() -> None:
-    """The same figures, and below them what they rest on."""
-    assert markdown_table(ROWS).splitlines() == [
-        "|  | glcm [bits] (higher is better) | cr (lower is better) | bpp | n |",
-        "| --- | --- | --- | --- | --- |",
-        "| before | 0.5000 | 12.0000 | 2.0000 | 3 |",
-        "| after the run | 0.7500 | 10.0000 | 2.5000 | 3 |",
-        "",
-        "- glcm: 3 images, settings {'levels': 64}",
-        "- cr: 3 images, settings none",
-    ]
-
-
-def test_scores_are_written_by_ending(tmp_path: Path) -> None:
-    """JSON keeps every field of every score, Markdown the table; another ending is refused."""
-    write_scores(ROWS, tmp_path / "a.json")
-    data = json.loads((tmp_path / "a.json").read_text())
-    assert data["format"] == 1
-    assert data["scores"]["before"][0] == {
-        "metric": "glcm", "value": 0.5, "unit": "bits", "count": 3, "higher_is_better": True,
-        "settings": {"levels": 64}, "details": {}, "interval": None, "detail_intervals": {}, "references": 0,
-        "remarks": [], "versions": {},
-    }  # fmt: skip
-    write_scores(ROWS, tmp_path / "a.md")
-    assert (tmp_path / "a.md").read_text() == markdown_table(ROWS)
-    with pytest.raises(ConfigError, match=r"cannot write scores to 'a\.csv': the ending must be \.json, \.md or \.tex"):
-        write_scores(ROWS, tmp_path / "a.csv")

@@ -417,7 +417,8 @@ def test_tables_and_figures_for_a_paper_are_in_the_folder(
     monkeypatch.setattr(exports, "write_figures", write_figures)
     write_report(tmp_path / "report", [*two, third])
     report = tmp_path / "report"
-    scores = json.loads((report / "scores.json").read_text())["scores"]
+    systems = json.loads((report / "scores.json").read_text())["systems"]
+    scores = {system["name"]: system["scores"] for system in systems}
     lightness, _ = read_evaluation(two[0]).scores
     assert [score["metric"] for score in scores["c"]] == ["warmth"]
     assert scores["before"][0]["value"] == lightness.value

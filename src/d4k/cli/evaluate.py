@@ -162,14 +162,10 @@ def _place(output: Path | None, name: str, count: int) -> Path | None:
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
-    """What a reader of the table must know, and what was wrong with files: a line each."""
-    said: dict[str, list[str]] = {}
-    for score in evaluation.scores:
-        for remark in score.remarks:
-            said.setdefault(remark, []).append(score.metric)
+    """What was wrong with files: a line each."""
     faults = [f"{fault.file}: {fault.kind}. {fault.reason}" for fault in evaluation.faults]
     more = [f"... and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
-    return [*(f"{', '.join(names)}: {remark}" for remark, names in said.items()), *faults[:FAULTS], *more]
+    return [*faults[:FAULTS], *more]
 
 
 def make_metrics(names: Sequence[str], config: Path | None, options: Sequence[str]) -> dict[str, Metric]:

@@ -2,10 +2,13 @@ r"""Scores as a LaTeX table for a paper, in the style of booktabs: it needs `\us
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 
+from d4k.evaluation.cells import MISSING, figures, one_line
 from d4k.evaluation.difference import Comparison
-from d4k.evaluation.tables import figure
+from d4k.evaluation.tables import ARROWS, columns, counts
 from d4k.protocols import Score
 
 __all__ = ["escape", "latex_table"]
@@ -16,14 +19,16 @@ SPECIAL = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "[": "{[}",  # at the beginning of a line it would be an option of the line break before
+    "|": r"\textbar{}",
+    "[": "{[}",  # at the start of a line it would be an option of the line break before it
+    "*": "{*}",  # likewise
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
+SYMBOLS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
 
 
 def latex_table(rows: Mapping[str, Sequence[Score]], comparison: Comparison | None = None) -> str:
-    """A table of scores, a row a system and a column a metric.
+    """A table of scores, a row a system and a column a metric, with a caption that explains it.
 
     The best value of a column is bold where its difference from the next best is real; without a comparison, or where
     that pair was not compared, nothing is bold.
@@ -32,26 +37,32 @@ def latex_table(rows: Mapping[str, Sequence[Score]], comparison: Comparison | No
         rows: scores by name of the system.
         comparison: of the same systems, each with each.
     """
-    names = list(dict.fromkeys(score.metric for scores in rows.values() for score in scores))
-    tables = {system: {score.metric: score for score in scores} for system, scores in rows.items()}
-    first = {name: next(table[name] for table in tables.values() if name in table) for name in names}
-    heads = [_head(first[name]) for name in names]
-    bold = {name: _best(name, tables, comparison) for name in names}
-    lines = []
-    for system, table in tables.items():
-        cells = [_cell(table.get(name), bold[name] == system) for name in names]
-        lines.append(" & ".join([escape(system), *cells]) + r" \\")
+    first = columns(rows)
+    systems = {name: {score.metric: score for score in scores} for name, scores in rows.items()}
+    bold = {metric: _best(metric, systems, comparison) for metric in first}
+    cells = [[escape(name) for name in rows]]
+    for metric in first:
+        own = {name: table.get(metric) for name, table in systems.items()}
+        shown = figures(
+            [None if score is None else score.value for score in own.values()],
+            [None if score is None else score.interval for score in own.values()],
+        )
+        cells.append([_cell(each, name == bold[metric]) for name, each in zip(own, shown, strict=True)])
+    cells.append([counts(scores) for scores in rows.values()])
+    heads = ["", *map(_head, first.values()), "$n$"]
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{l{'c' * len(names)}}}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_caption(rows, any(bold.values()))}}}",
+            rf"\begin{{tabular}}{{l{'c' * len(first)}r}}",
             r"\toprule",
-            " & ".join(["", *heads]) + r" \\",
+            " & ".join(heads) + r" \\",
             r"\midrule",
-            *lines,
+            *(" & ".join(line) + r" \\" for line in zip(*cells, strict=True)),
             r"\bottomrule",
             r"\end{tabular}",
-            "% 95 % bootstrap intervals over pictures in brackets; pictures: "
-            + ", ".join(f"{escape(name)} {_counts(name, tables)}" for name in names),
+            r"\end{table}",
             "",
         ]
     )
@@ -63,31 +74,44 @@ def escape(text: str) -> str:
     >>> print(escape("SD3_F16 & 50 %"))
     SD3\_F16 \& 50 \%
     """
-    return "".join(SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
+    escaped = "".join(SPECIAL.get(sign, sign) for sign in one_line(text))
+    return re.sub("(?<=-)-", "{}-", escaped)  # two hyphens would be a dash
 
 
 def _head(score: Score) -> str:
-    return escape(f"{score.metric} [{score.unit}]" if score.unit else score.metric) + ARROWS[score.higher_is_better]
+    unit = f" [{escape(score.unit)}]" if score.unit else ""
+    return f"{escape(score.metric)}{unit}{SYMBOLS[score.higher_is_better]}"
 
 
-def _cell(score: Score | None, bold: bool) -> str:
-    if score is None:
+def _cell(shown: str, bold: bool) -> str:
+    if shown == MISSING:
         return "--"
-    value, _, interval = figure(score.value, score.interval).partition(" ")
-    shown = rf"\textbf{{{value}}}" if bold else value
-    return f"{shown} {{\\scriptsize {interval}}}" if interval else shown
+    value, _, interval = shown.replace("-", "$-$").replace("∞", r"$\infty$").partition(" ")
+    value = rf"\textbf{{{value}}}" if bold else value
+    return f"{value} {{\\scriptsize {interval}}}" if interval else value
 
 
-def _best(metric: str, tables: Mapping[str, Mapping[str, Score]], comparison: Comparison | None) -> str | None:
+def _caption(rows: Mapping[str, Sequence[Score]], bold: bool) -> str:
+    scores = [score for system in rows.values() for score in system]
+    directions = dict.fromkeys(score.higher_is_better for score in scores)
+    said = [f"{SYMBOLS[way].strip()} {ARROWS[way]}" for way in (True, False) if way in directions]
+    numbers = list(dict.fromkeys(str(score.count) for score in scores))
+    said.append(f"$n = {numbers[0]}$ images" if len(numbers) == 1 else "$n$: images that a score rests on")
+    if any(score.interval is not None for score in scores):
+        said.append(r"in brackets: 95\,\% interval, by bootstrap over images")
+    if bold:
+        said.append("bold: best, where the paired difference from the next best is more than chance")
+    return "; ".join(said) + "."
+
+
+def _best(metric: str, systems: Mapping[str, Mapping[str, Score]], comparison: Comparison | None) -> str | None:
     """The system that is best for sure; None where that is not known."""
-    scores = {system: table[metric] for system, table in tables.items() if metric in table}
+    scores = {name: table[metric] for name, table in systems.items() if metric in table}
     direction = next(iter(scores.values())).higher_is_better
     if comparison is None or direction is None or len(scores) < 2:
+        return None
+    if not all(math.isfinite(score.value) for score in scores.values()):
         return None
     ranked = sorted(scores, key=lambda system: scores[system].value, reverse=direction)
     found = comparison.find(metric, ranked[0], ranked[1]) or comparison.find(metric, ranked[1], ranked[0])
     return ranked[0] if found is not None and found.better == ranked[0] else None
-
-
-def _counts(metric: str, tables: Mapping[str, Mapping[str, Score]]) -> str:
-    return "/".join(dict.fromkeys(str(table[metric].count) for table in tables.values() if metric in table))

@@ -58,31 +58,45 @@ def read_schema(name: str) -> dict[str, Any]:
 def make_schema(name: str) -> dict[str, Any]:
     """The same, made from the classes."""
     if name == "scores":
-        return _file("What d4k evaluate writes", Evaluation, {"format": {"const": result.FORMAT}})
+        return _scores()
     if name == "comparison":
         rates = {"type": "array", "items": _object(WinRate), "description": "win rates of votes."}
         fixed = {"format": {"const": 1}, "kind": {"const": "d4k-comparison"}}
         return _file("What d4k compare writes", Comparison, {**fixed, "votes": rates})
     fixed = {"format": {"const": votes.FORMAT}, "kind": {"const": votes.KIND}}
     schema = _file("Votes that a report exports", Votes, fixed)
-    schema["required"] = ["format", "kind", "votes"]
     vote = schema["properties"]["votes"]["items"]
     vote["properties"]["choice"]["enum"], vote["properties"]["left"]["enum"] = ["a", "b", "tie"], ["a", "b"]
-    vote["required"] = ["row", "a", "b", "choice", "left"]
     return schema
+
+
+def _scores() -> dict[str, Any]:
+    """One system with its pictures, or a list of systems without them."""
+    one = {"$ref": "#/$defs/evaluation"}
+    several = {"type": "object", "properties": {"systems": {"type": "array", "items": one}}, "required": ["systems"]}
+    return {
+        "$schema": DIALECT,
+        "title": "What d4k evaluate writes: scores.json of one system, and of several what --json names",
+        "type": "object",
+        "properties": {"format": {"const": result.FORMAT}},
+        "required": ["format"],
+        "oneOf": [one, several],
+        "$defs": {"evaluation": _object(Evaluation)},
+    }
 
 
 def _file(title: str, cls: Any, fixed: Mapping[str, Any]) -> dict[str, Any]:
     made = _object(cls)
-    properties = {**made["properties"], **fixed}
-    return {"$schema": DIALECT, "title": title, **made, "properties": properties, "required": sorted(properties)}
+    properties, required = {**made["properties"], **fixed}, sorted({*made["required"], *fixed})
+    return {"$schema": DIALECT, "title": title, **made, "properties": properties, "required": required}
 
 
 def _object(cls: Any) -> dict[str, Any]:
     hints, said = get_type_hints(cls), _arguments(cls)
     names = [option.name for option in attrs.fields(cls)]
     properties = {name: {**_typed(hints[name]), "description": said.get(name, "")} for name in names}
-    return {"type": "object", "properties": properties, "required": names}
+    required = [option.name for option in attrs.fields(cls) if option.default is attrs.NOTHING]
+    return {"type": "object", "properties": properties, "required": required}
 
 
 def _typed(hint: Any) -> dict[str, Any]:

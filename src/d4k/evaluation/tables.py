@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from d4k.errors import ConfigError
+from d4k.evaluation import result
+from d4k.evaluation.cells import aligned, decimals, escape_markdown, figure, figures, markdown_lines, one_line, p_value
 from d4k.evaluation.difference import Comparison, Difference
-from d4k.evaluation.result import plain
 from d4k.evaluation.votes import WinRate
 from d4k.files import write_json, write_text
 from d4k.protocols import Score
@@ -16,9 +17,11 @@ from d4k.protocols import Score
 __all__ = [
     "ARROWS",
     "SYMBOLS",
+    "columns",
     "comparison_markdown",
     "comparison_table",
-    "figure",
+    "counts",
+    "legend",
     "markdown_table",
     "score_table",
     "write_comparison",
@@ -29,52 +32,66 @@ ARROWS = {True: "higher is better", False: "lower is better", None: ""}
 SYMBOLS = {True: " ↑", False: " ↓", None: ""}
 """Arrows beside a metric that show where better is."""
 
-Interval = tuple[float, float] | None
+FORMAT = 1
+"""Of a comparison's JSON."""
+
+Escape = Callable[[str], str]
 
 
 def score_table(rows: Mapping[str, Sequence[Score]]) -> str:
     """A plain-text table: one row a set of images, one column a metric with its interval, and the number of images.
 
+    Below it is what the signs mean, and each remark and each metric's settings once.
+
+    Args:
+        rows: scores by name of the system; a system may lack a metric that others have.
+
     >>> print(score_table({"mine": [Score("glcm", 0.712, "bits", 3, True, interval=(0.65, 0.77))]}))
-          glcm [bits]           n
-          higher is better
+          glcm [bits] ↑         n
     mine  0.712 [0.650, 0.770]  3
+    <BLANKLINE>
+    ↑ higher is better; [ ]: 95 % interval, by bootstrap over images; n: images
     """
-    header, notes, body = _cells(rows)
-    return _aligned([header, notes, *body])
+    return aligned(_cells(rows, one_line)) + "\n\n" + "\n".join([legend(rows), *_notes(rows, one_line)])
 
 
 def markdown_table(rows: Mapping[str, Sequence[Score]]) -> str:
-    """The same table in Markdown, with the number of images, the settings and the remarks below it."""
-    header, notes, body = _cells(rows)
-    titles = [f"{h} ({n})" if n else h for h, n in zip(header, notes, strict=True)]
-    foot = [f"- {s.metric}: {s.count} images, settings {dict(s.settings) or 'none'}" for s in _columns(rows).values()]
-    remarks = [
-        f"- {name}, {score.metric}: {remark}"
-        for name, scores in rows.items()
-        for score in scores
-        for remark in score.remarks
-    ]
-    return "\n".join([*_markdown([titles, *body]), "", *foot, *remarks]) + "\n"
-
-
-def figure(value: float, interval: Interval = None, *, sign: bool = False) -> str:
-    """A value with its interval, in as many digits as the interval has to say.
+    """The same table in Markdown, and below it the same notes.
 
     Args:
-        value: to show.
-        interval: of the value; its half width is shown in two digits.
-        sign: whether positive values have a plus.
-
-    >>> figure(0.84631, (0.8119, 0.8794)), figure(151.42, (146.2, 156.8)), figure(-0.5, sign=True)
-    ('0.846 [0.812, 0.879]', '151.4 [146.2, 156.8]', '-0.5000')
+        rows: scores by name of the system.
     """
-    plus = "+" if sign else ""
-    if interval is None:
-        return f"{value:{plus}.4f}"
-    half = (interval[1] - interval[0]) / 2
-    digits = 4 if half <= 0 else min(8, max(0, 1 - math.floor(math.log10(half))))
-    return f"{value:{plus}.{digits}f} [{interval[0]:{plus}.{digits}f}, {interval[1]:{plus}.{digits}f}]"
+    notes = [f"- {note}" for note in _notes(rows, escape_markdown)]
+    lines = [*markdown_lines(_cells(rows, escape_markdown)), "", f"- {legend(rows)}", *notes]
+    return "\n".join(lines) + "\n"
+
+
+def columns(rows: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
+    """The metrics of all systems in their order, each with the first score that there is.
+
+    Args:
+        rows: scores by name of the system.
+    """
+    found: dict[str, Score] = {}
+    for scores in rows.values():
+        for score in scores:
+            found.setdefault(score.metric, score)
+    return found
+
+
+def counts(scores: Sequence[Score]) -> str:
+    """How many pictures scores rest on; several numbers where metrics differ."""
+    return "/".join(str(count) for count in dict.fromkeys(score.count for score in scores)) or "-"
+
+
+def legend(rows: Mapping[str, Sequence[Score]]) -> str:
+    """What the signs of a table of scores mean; of signs that are not in it, nothing."""
+    scores = [score for system in rows.values() for score in system]
+    directions = dict.fromkeys(score.higher_is_better for score in scores)
+    said = [f"{SYMBOLS[way].strip()} {ARROWS[way]}" for way in (True, False) if way in directions]
+    if any(score.interval is not None or score.detail_intervals for score in scores):
+        said.append("[ ]: 95 % interval, by bootstrap over images")
+    return "; ".join([*said, "n: images"])
 
 
 def comparison_table(comparison: Comparison, rates: Sequence[WinRate] = ()) -> str:
@@ -84,32 +101,33 @@ def comparison_table(comparison: Comparison, rates: Sequence[WinRate] = ()) -> s
         comparison: of systems.
         rates: win rates of votes.
     """
-    blocks = []
-    for a, b in dict.fromkeys((d.a, d.b) for d in comparison.differences):
-        lines = [_line(d) for d in comparison.differences if (d.a, d.b) == (a, b)]
-        blocks.append(f"{b} against {a}\n\n" + _aligned([_heads(a, b), *lines]))
-    if rates:
-        blocks.append("Votes\n\n" + _aligned([VOTES, *map(_vote_line, rates)]))
-    if comparison.remarks:
-        blocks.append("\n".join(f"- {remark}" for remark in comparison.remarks))
-    return "\n\n".join(blocks)
+    blocks = [f"{title}\n\n{aligned(lines)}" for title, lines in _compared(comparison, rates, one_line)]
+    return "\n\n".join([*blocks, "\n".join(f"- {one_line(remark)}" for remark in _remarks(comparison))])
 
 
 def comparison_markdown(comparison: Comparison, rates: Sequence[WinRate] = ()) -> str:
-    """The same tables in Markdown."""
-    blocks = []
-    for a, b in dict.fromkeys((d.a, d.b) for d in comparison.differences):
-        lines = [_line(d) for d in comparison.differences if (d.a, d.b) == (a, b)]
-        blocks.append("\n".join([f"## {_piped(b)} against {_piped(a)}", "", *_markdown([_heads(a, b), *lines])]))
-    if rates:
-        blocks.append("\n".join(["## Votes", "", *_markdown([VOTES, *map(_vote_line, rates)])]))
-    if comparison.remarks:
-        blocks.append("\n".join(f"- {remark}" for remark in comparison.remarks))
-    return "\n\n".join(blocks) + "\n"
+    """The same tables in Markdown.
+
+    Args:
+        comparison: of systems.
+        rates: win rates of votes.
+    """
+    blocks = [
+        "\n".join([f"## {title}", "", *markdown_lines(lines)])
+        for title, lines in _compared(comparison, rates, escape_markdown)
+    ]
+    return "\n\n".join([*blocks, "\n".join(f"- {escape_markdown(remark)}" for remark in _remarks(comparison))]) + "\n"
 
 
 def write_scores(rows: Mapping[str, Sequence[Score]], path: Path) -> None:
     """Write scores as JSON, Markdown or LaTeX, by the ending of `path`.
+
+    The JSON is a list of systems, each as `write_evaluation` writes it, without pictures; `schemas/scores.schema.json`
+    describes both.
+
+    Args:
+        rows: scores by name of the system.
+        path: to write, whole or not at all.
 
     Raises:
         ConfigError: another ending.
@@ -118,7 +136,8 @@ def write_scores(rows: Mapping[str, Sequence[Score]], path: Path) -> None:
     from d4k.evaluation.latex import latex_table
 
     if path.suffix == ".json":
-        write_json(path, {"format": 1, "scores": plain({name: list(scores) for name, scores in rows.items()})})
+        systems = [{"name": name, "scores": result.plain(list(scores))} for name, scores in rows.items()]
+        write_json(path, {"format": result.FORMAT, "systems": systems})
     elif path.suffix == ".md":
         write_text(path, markdown_table(rows))
     elif path.suffix == ".tex":
@@ -128,109 +147,114 @@ def write_scores(rows: Mapping[str, Sequence[Score]], path: Path) -> None:
 
 
 def write_comparison(comparison: Comparison, path: Path, rates: Sequence[WinRate] = ()) -> None:
-    """Write a comparison as JSON or Markdown, by the ending of `path`; the schema is `comparison.schema.json`.
+    """Write a comparison as JSON or Markdown, by the ending of `path`.
+
+    `schemas/comparison.schema.json` describes the JSON.
+
+    Args:
+        comparison: of systems.
+        path: to write, whole or not at all.
+        rates: win rates of votes.
 
     Raises:
         ConfigError: another ending.
         OutputError: the file cannot be written.
     """
     if path.suffix == ".json":
-        content = {"format": 1, "kind": "d4k-comparison", **plain(comparison), "votes": plain(list(rates))}
-        write_json(path, content)
+        plain: dict[str, Any] = result.plain(comparison)
+        write_json(path, {"format": FORMAT, "kind": "d4k-comparison", **plain, "votes": result.plain(list(rates))})
     elif path.suffix == ".md":
         write_text(path, comparison_markdown(comparison, rates))
     else:
         raise ConfigError(f"cannot write a comparison to '{path.name}': the ending must be .json or .md")
 
 
+def _cells(rows: Mapping[str, Sequence[Score]], escape: Escape) -> list[list[str]]:
+    """Titles and lines of a table of all metrics; a dash where a system was not measured with one."""
+    table = [["", *(escape(name) for name in rows)]]
+    systems = [{score.metric: score for score in scores} for scores in rows.values()]
+    for metric, first in columns(rows).items():
+        own = [system.get(metric) for system in systems]
+        title = _titled(first, escape)
+        values = [None if score is None else score.value for score in own]
+        table.append([title, *figures(values, [None if score is None else score.interval for score in own])])
+        for key in dict.fromkeys(key for score in own if score is not None for key in score.details):
+            values = [None if score is None else score.details.get(key) for score in own]
+            intervals = [None if score is None else score.detail_intervals.get(key) for score in own]
+            table.append([escape(key), *figures(values, intervals)])
+    table.append(["n", *(counts(scores) for scores in rows.values())])
+    return [list(line) for line in zip(*table, strict=True)]
+
+
+def _titled(of: Score | Difference, escape: Escape) -> str:
+    unit = f" [{escape(of.unit)}]" if of.unit else ""
+    return f"{escape(of.metric)}{unit}{SYMBOLS[of.higher_is_better]}"
+
+
+def _notes(rows: Mapping[str, Sequence[Score]], escape: Escape) -> list[str]:
+    """Settings and remarks, each once, with the metrics that they are of, and the systems where not all have them."""
+    settings: dict[str, list[tuple[str, str]]] = {}
+    remarks: dict[str, list[tuple[str, str]]] = {}
+    for system, scores in rows.items():
+        for score in scores:
+            said = ", ".join(f"{key}={value}" for key, value in score.settings.items())
+            against = f"; against {score.references} references" if score.references else ""
+            if said or against:
+                settings.setdefault(f"{said or 'no settings'}{against}", []).append((system, score.metric))
+            for remark in score.remarks:
+                remarks.setdefault(remark, []).append((system, score.metric))
+    return [escape(f"{_whose(whose, rows)}: {said}") for notes in (settings, remarks) for said, whose in notes.items()]
+
+
+def _whose(whose: Sequence[tuple[str, str]], rows: Mapping[str, Sequence[Score]]) -> str:
+    metrics = dict.fromkeys(metric for _, metric in whose)
+    systems = dict.fromkeys(system for system, _ in whose)
+    measured = [name for name, scores in rows.items() if any(score.metric in metrics for score in scores)]
+    named = f" ({', '.join(map(one_line, systems))})" if list(systems) != measured else ""
+    return ", ".join(map(one_line, metrics)) + named
+
+
 VOTES = ["", "preferred in", "real", "votes", "for", "against", "ties (half each)"]
 
 
-def _vote_line(rate: WinRate) -> list[str]:
-    share = f"{100 * rate.rate:.0f} % [{100 * rate.interval[0]:.0f}, {100 * rate.interval[1]:.0f}]"
-    real = "yes" if rate.real else "no"
-    return [f"{rate.a} over {rate.b}", share, real, *map(str, (rate.count, rate.wins, rate.losses, rate.ties))]
+def _compared(comparison: Comparison, rates: Sequence[WinRate], escape: Escape) -> list[tuple[str, list[list[str]]]]:
+    """A title and a table for each two systems, and one of the votes."""
+    found = []
+    for a, b in dict.fromkeys((d.a, d.b) for d in comparison.differences):
+        of = [d for d in comparison.differences if (d.a, d.b) == (a, b)]
+        heads = ["metric", escape(a), escape(b), "difference", "real", "better", "p (Wilcoxon)", "p (Holm)"]
+        lines = [[*heads, "wins", "losses", "ties", "n"], *(_line(d, escape) for d in of)]
+        found.append((f"{escape(b)} against {escape(a)}", lines))
+    if rates:
+        found.append(("Votes", [VOTES, *(_vote_line(rate, escape) for rate in rates)]))
+    return found
 
 
-def _heads(a: str, b: str) -> list[str]:
-    counts = ["wins", "losses", "ties"]
-    return ["metric", a, b, "difference", "real", "better", "p (Wilcoxon)", "p (Holm)", *counts, "n"]
-
-
-def _line(found: Difference) -> list[str]:
-    title = f"{found.metric} [{found.unit}]" if found.unit else found.metric
-    digits = _decimals(found.interval)
-    single = found.p_value is not None and found.higher_is_better is not None
-    counts = [str(count) if single else "-" for count in (found.wins, found.losses, found.ties)]
+def _line(found: Difference, escape: Escape) -> list[str]:
+    places = decimals([found.value_a, found.value_b], [found.interval])
+    if found.difference:
+        places = max(places, decimals([found.difference, 0.0], [found.interval]))
+    counted = found.p_value is not None and found.higher_is_better is not None
     return [
-        title + SYMBOLS[found.higher_is_better],
-        f"{found.value_a:.{digits}f}",
-        f"{found.value_b:.{digits}f}",
-        figure(found.difference, found.interval, sign=True),
+        _titled(found, escape),
+        figure(found.value_a, places=places),
+        figure(found.value_b, places=places),
+        figure(found.difference, found.interval, places=places, sign=True),
         "-" if found.interval is None else "yes" if found.real else "no",
-        found.better or "-",
-        _p(found.p_value),
-        _p(found.p_adjusted),
-        *counts,
+        "-" if found.better is None else escape(found.better),
+        p_value(found.p_value),
+        p_value(found.p_adjusted),
+        *(str(count) if counted else "-" for count in (found.wins, found.losses, found.ties)),
         str(found.count),
     ]
 
 
-def _decimals(interval: Interval) -> int:
-    shown = figure(0.0, interval).split(" ")[0]
-    return len(shown.partition(".")[2])
+def _vote_line(rate: WinRate, escape: Escape) -> list[str]:
+    share = f"{100 * rate.rate:.0f} % [{100 * rate.interval[0]:.0f}, {100 * rate.interval[1]:.0f}]"
+    tally = (rate.count, rate.wins, rate.losses, rate.ties)
+    return [escape(f"{rate.a} over {rate.b}"), share, "yes" if rate.real else "no", *map(str, tally)]
 
 
-def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _cells(rows: Mapping[str, Sequence[Score]]) -> tuple[list[str], list[str], list[list[str]]]:
-    """Titles, directions and lines of a table of all metrics; a dash where a system was not measured with one."""
-    columns = _columns(rows)
-    header, notes = [""], [""]
-    for score in columns.values():
-        header += [f"{score.metric} [{score.unit}]" if score.unit else score.metric, *score.details]
-        notes += [ARROWS[score.higher_is_better], *([""] * len(score.details))]
-    body = []
-    for name, scores in rows.items():
-        table, cells = {score.metric: score for score in scores}, [name]
-        for metric, column in columns.items():
-            own = table.get(metric)
-            cells.append("-" if own is None else figure(own.value, own.interval))
-            details = {} if own is None else own.details
-            intervals = {} if own is None else own.detail_intervals
-            cells += [figure(details[key], intervals.get(key)) if key in details else "-" for key in column.details]
-        body.append([*cells, _counts(scores)])
-    return [*header, "n"], [*notes, ""], body
-
-
-def _columns(rows: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
-    """The metrics of all systems, each with the first score that there is."""
-    found: dict[str, Score] = {}
-    for scores in rows.values():
-        for score in scores:
-            found.setdefault(score.metric, score)
-    return found
-
-
-def _counts(scores: Sequence[Score]) -> str:
-    """How many pictures scores rest on; several numbers where they differ."""
-    return "/".join(str(count) for count in dict.fromkeys(score.count for score in scores))
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
-    titles, *body = [[_piped(cell) for cell in line] for line in lines]
-    return ["| " + " | ".join(line) + " |" for line in (titles, ["---"] * len(titles), *body)]
-
-
-def _piped(cell: str) -> str:
-    """Names are anybody's text: a bar or a line break in one would break the table."""
-    return " ".join(cell.split()).replace("|", "\\|")
+def _remarks(comparison: Comparison) -> list[str]:
+    explained = "difference: the second system less the first, with its 95 % interval; real: the interval excludes 0"
+    return [f"{explained}; n: pairs.", *dict.fromkeys(comparison.remarks)]
