@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,7 +62,13 @@ def test_figures_are_written_as_png_and_pdf(tmp_path: Path) -> None:
     assert rgb(COLOURS[0]) in colours(files[0])
     assert rgb(COLOURS[1]) not in colours(files[0])  # it has no figure
     assert {rgb(COLOURS[0]), rgb(COLOURS[1])} <= colours(files[4])
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_no_window_can_open() -> None:
+    """Figures are objects: pyplot, which chooses a screen to draw on, is not even imported."""
+    code = "import sys, d4k.evaluation.figures as f; f.write_figures; print('matplotlib.pyplot' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
 
 
 def test_only_a_real_difference_is_in_colour(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def label(name: str, lines: int = LINES) -> str:
         lines: at most.
 
     >>> label("stable-diffusion-3.5-large-upscaled")
-    'stable-diffusion-3.5-\nlarge-upscaled'
+    'stable-diffusion-3.5-large-\nupscaled'
     """
     text = one_line(name)
     room = LINE * lines
