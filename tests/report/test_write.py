@@ -264,9 +264,9 @@ def test_an_earlier_report_is_replaced_and_its_tiles_are_taken_over(tmp_path: Pa
     assert after.items() <= before.items()
 
 
-@pytest.mark.parametrize("kind", ["file", "other", "foreign"])
+@pytest.mark.parametrize("kind", ["file", "other", "votes.json", "notes.html", "tiles/thesis/thesis.tex"])
 def test_what_is_no_report_is_not_replaced(tmp_path: Path, two: list[Path], kind: str) -> None:
-    """A file, a folder of something else, and a report with a file of the user's in it."""
+    """A file, a folder of something else, and a report with a file of the user's anywhere in it."""
     report = tmp_path / "report"
     message = "is no report of d4k"
     if kind == "file":
@@ -276,8 +276,9 @@ def test_what_is_no_report_is_not_replaced(tmp_path: Path, two: list[Path], kind
         (report / "data.js").write_text("let mine = 1;")
     else:
         write_report(report, two[:1])
-        (report / "votes.json").write_text("{}")
-        message = "also holds votes.json, which d4k did not write"
+        (report / kind).parent.mkdir(exist_ok=True)
+        (report / kind).write_text("mine")
+        message = f"also holds {kind}, which d4k did not write"
     before = sorted(path.name for path in tmp_path.rglob("*"))
     with pytest.raises(OutputError, match=message):
         write_report(report, two)
