@@ -285,6 +285,17 @@ def test_what_is_no_report_is_not_replaced(tmp_path: Path, two: list[Path], kind
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
+def test_the_size_of_a_picture_is_that_of_its_file(tmp_path: Path, two: list[Path]) -> None:
+    """Not what a hand wrote into `scores.json`, after which tiles without end would be looked for."""
+    report = write_report(tmp_path / "report", two[:1]).parent
+    wanted = shown(report)["rows"][0]["pictures"][0]
+    scores = two[0] / "scores.json"
+    content = json.loads(scores.read_text())
+    content["pictures"][0]["width"] = 10**12
+    scores.write_text(json.dumps(content))
+    assert shown(write_report(report, two[:1]).parent)["rows"][0]["pictures"][0] == wanted
+
+
 def test_pictures_that_are_gone_or_changed_are_refused_with_their_place(tmp_path: Path, two: list[Path]) -> None:
     """Counted, and the first of them named; nothing is written."""
     (two[1] / "pictures" / "01.png").rename(tmp_path / "elsewhere.png")
