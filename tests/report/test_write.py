@@ -486,6 +486,7 @@ def test_without_the_viewer_nothing_is_begun(tmp_path: Path, two: list[Path], mo
     """One line says where it is to be had."""
     monkeypatch.undo()
     monkeypatch.setattr(openseadragon, "PACKAGED", tmp_path / "none")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(openseadragon.VARIABLE, str(tmp_path / "openseadragon.tgz"))
     with pytest.raises(OutputError, match=r"cannot read .*openseadragon\.tgz"):
         write_report(tmp_path / "report", two)
