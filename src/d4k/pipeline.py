@@ -227,7 +227,7 @@ class Pipeline:
     def evaluate(
         self,
         images: str | Path | Sequence[str | Path],
-        metrics: Sequence[str] | Mapping[str, Metric],
+        metrics: str | Sequence[str] | Mapping[str, Metric],
         *,
         prompts: Sequence[str] | None = None,
         reference: str | Path | None = None,

@@ -169,3 +169,10 @@ def test_processes_of_a_launch_need_a_folder_for_their_rows(monkeypatch: pytest.
     assert "several processes share their rows in a folder: name one with --output" in refused("--metric", "brightness")
     assert run("photos", "--output", "scores").stdout == ""
     assert not Path("scores/scores.json").exists()
+
+
+def test_faults_are_named_from_where_the_command_is_given_in_one_line() -> None:
+    """`scores.json` names files from its own folder, where nobody stands; a name may hold what steers a terminal."""
+    Path("photos/empty\n\x1b[31m.png").touch()
+    said = run("photos", "--output", "scores").stdout
+    assert "\nphotos/empty [31m.png: empty. The file has no bytes.\n" in said

@@ -269,6 +269,13 @@ def test_other_resamples_are_no_other_setting(tmp_path: Path) -> None:
     assert compare([a, b], metrics=METRICS).differences
 
 
+def test_too_few_resamples_are_refused(tmp_path: Path) -> None:
+    """The interval of one draw is a point, which excludes 0 whatever was measured."""
+    a, b = (system(tmp_path / name, [1, 2], words(2)) for name in "ab")
+    with pytest.raises(ConfigError, match="^resamples must be a whole number of at least 40, got 39$"):
+        compare([a, b], metrics=METRICS, resamples=39)
+
+
 def test_other_references_are_refused(tmp_path: Path) -> None:
     """Counted, since names say nothing."""
     for number in range(3):

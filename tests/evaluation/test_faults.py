@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from measure_cases import Mean
 from PIL import Image
 
 from d4k.errors import DataError
-from d4k.evaluation import Evaluation, Measuring, find_subjects, measure
+from d4k.evaluation import Evaluation, Measuring, find_subjects, measure, read_evaluation
 from d4k.evaluation.faults import left_out_remark, look_at
 
 SIDE = 24
@@ -121,6 +123,16 @@ def test_what_cannot_be_measured_is_left_out_and_said(folder: Path, case: str) -
     assert (found.scores[0].value, found.scores[0].count) == (wanted.value, 2)
     assert found.scores[0].remarks == (f"1 of 3 pictures was left out: 1 {kind}.",)
     assert [picture.id for picture in found.pictures] == ["0", "1"]
+
+
+def test_a_name_that_is_not_utf8_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """Nothing could name it in `scores.json`; the others are measured."""
+    shutil.copy(folder / "0.png", os.fsencode(folder) + b"/caf\xe9.png")
+    found = measured(folder, output=tmp_path / "out")
+    (fault,) = read_evaluation(tmp_path / "out").faults
+    assert (fault.file, fault.kind) == ("../pictures/caf\\xe9.png", "unreadable")
+    assert "rename it" in fault.reason
+    assert len(found.pictures) == 2
 
 
 @pytest.mark.parametrize("case", LEFT_OUT | CONVERTED)

@@ -88,6 +88,7 @@ def put(*place: Any) -> Callable[[Any], None]:
         (put("scores", {}), "scores must be a list, got {}"),
         (put("scores", 0, 5), r"scores\[0\] must be an object, got int"),
         (put("scores", 0, "value", "0.5"), r"scores\[0\].value must be a number, got '0.5'"),
+        (put("scores", 0, "value", 1e308), r"scores\[0\].value must be a number of at most 1e\+100, got 1e\+308"),
         (put("scores", 0, "count", 2.5), r"scores\[0\].count must be a whole number, got 2.5"),
         (put("scores", 0, "count", True), r"scores\[0\].count must be a whole number, got True"),
         (put("scores", 0, "higher_is_better", "yes"), r"scores\[0\].higher_is_better must be true or false, got 'yes'"),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from d4k.errors import ConfigError, DataError
-from d4k.evaluation import check_needs, evaluate
+from d4k.evaluation import check_needs, evaluate, metrics_by_name
 
 
 @define(slots=False)
@@ -238,3 +238,9 @@ def test_a_reference_that_cannot_be_used_leaves_its_picture_out_of_what_compares
     compared, alone = evaluate(photos, {"x": spy("image", "reference"), "y": spy("image")}, reference=reference)
     assert (compared.count, alone.count) == (4, 5)
     assert compared.remarks == ("1 of 5 pictures was left out: 1 unmeasurable.",)
+
+
+@pytest.mark.usefixtures("fake_plugin")
+def test_one_name_of_a_metric_is_no_list_of_letters() -> None:
+    """As one model or one path stands for itself elsewhere."""
+    assert list(metrics_by_name("brightness")) == ["brightness"]

@@ -246,6 +246,8 @@ def test_a_report_of_what_was_measured_opens_in_every_view(
     value = read_evaluation(tmp_path / "one").scores[0].value
     row = page.locator("table.scores tbody tr").filter(has_text="one")
     assert float(row.locator("td[data-metric=lightness] .value").inner_text()) == pytest.approx(value, rel=1e-2)
+    badge = page.locator("table.scores td[data-metric=lightness] .badge").last.inner_text()
+    assert badge.split()[-1] == page.locator("table.differences tbody td").nth(2).inner_text().split()[0]
     page.evaluate("location.hash = '#pictures'")
     assert [text[-1] for text in prompts(page)] == ["0", "1", "2"]
     sets = page.evaluate("d4k.model.sets.map((set) => set.name)")

@@ -264,9 +264,9 @@ def test_an_earlier_report_is_replaced_and_its_tiles_are_taken_over(tmp_path: Pa
     assert after.items() <= before.items()
 
 
-@pytest.mark.parametrize("kind", ["file", "other", "foreign"])
+@pytest.mark.parametrize("kind", ["file", "other", "votes.json", "notes.html", "tiles/thesis/thesis.tex"])
 def test_what_is_no_report_is_not_replaced(tmp_path: Path, two: list[Path], kind: str) -> None:
-    """A file, a folder of something else, and a report with a file of the user's in it."""
+    """A file, a folder of something else, and a report with a file of the user's anywhere in it."""
     report = tmp_path / "report"
     message = "is no report of d4k"
     if kind == "file":
@@ -276,12 +276,24 @@ def test_what_is_no_report_is_not_replaced(tmp_path: Path, two: list[Path], kind
         (report / "data.js").write_text("let mine = 1;")
     else:
         write_report(report, two[:1])
-        (report / "votes.json").write_text("{}")
-        message = "also holds votes.json, which d4k did not write"
+        (report / kind).parent.mkdir(exist_ok=True)
+        (report / kind).write_text("mine")
+        message = f"also holds {kind}, which d4k did not write"
     before = sorted(path.name for path in tmp_path.rglob("*"))
     with pytest.raises(OutputError, match=message):
         write_report(report, two)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_the_size_of_a_picture_is_that_of_its_file(tmp_path: Path, two: list[Path]) -> None:
+    """Not what a hand wrote into `scores.json`, after which tiles without end would be looked for."""
+    report = write_report(tmp_path / "report", two[:1]).parent
+    wanted = shown(report)["rows"][0]["pictures"][0]
+    scores = two[0] / "scores.json"
+    content = json.loads(scores.read_text())
+    content["pictures"][0]["width"] = 10**12
+    scores.write_text(json.dumps(content))
+    assert shown(write_report(report, two[:1]).parent)["rows"][0]["pictures"][0] == wanted
 
 
 def test_pictures_that_are_gone_or_changed_are_refused_with_their_place(tmp_path: Path, two: list[Path]) -> None:
@@ -474,6 +486,7 @@ def test_without_the_viewer_nothing_is_begun(tmp_path: Path, two: list[Path], mo
     """One line says where it is to be had."""
     monkeypatch.undo()
     monkeypatch.setattr(openseadragon, "PACKAGED", tmp_path / "none")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(openseadragon.VARIABLE, str(tmp_path / "openseadragon.tgz"))
     with pytest.raises(OutputError, match=r"cannot read .*openseadragon\.tgz"):
         write_report(tmp_path / "report", two)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,8 @@ def evaluate(folders: tuple[Path, ...], names: tuple[str, ...], **given: Any) ->
     rows = {evaluation.name: evaluation.scores for evaluation in measured}
     click.echo(score_table(rows))
     for evaluation in measured:
-        click.echo("".join(f"{line}\n" for line in _notes(evaluation)), nl=False)
+        place = _place(given["output"], evaluation.name, len(measured))
+        click.echo("".join(f"{line}\n" for line in _notes(evaluation, place)), nl=False)
     for evaluation in measured:
         count = len(evaluation.pictures)
         name = f"{evaluation.name}: " if len(measured) > 1 else ""
@@ -161,9 +163,14 @@ def _place(output: Path | None, name: str, count: int) -> Path | None:
     return output if output is None or count == 1 else output / name
 
 
-def _notes(evaluation: Evaluation) -> list[str]:
-    """What was wrong with files: a line each."""
-    faults = [f"{fault.file}: {fault.kind}. {fault.reason}" for fault in evaluation.faults]
+def _notes(evaluation: Evaluation, place: Path | None) -> list[str]:
+    """What was wrong with files: a line each, with paths from where the command is given."""
+    from d4k.evaluation.cells import one_line
+
+    files = [fault.file if place is None else os.path.normpath(place / fault.file) for fault in evaluation.faults]
+    faults = [
+        one_line(f"{file}: {fault.kind}. {fault.reason}") for file, fault in zip(files, evaluation.faults, strict=True)
+    ]
     more = [f"... and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
     return [*faults[:FAULTS], *more]
 

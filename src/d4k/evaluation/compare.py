@@ -33,6 +33,9 @@ from d4k.protocols import Metric, Score
 
 __all__ = ["compare"]
 
+LEAST = 40
+"""Draws of the bootstrap: an end of a 95 % interval lies beyond 2.5 % of them, which of fewer is less than one."""
+
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -54,11 +57,11 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        ConfigError: the systems were measured with different settings or references, or `resamples` is below 1.
+        ConfigError: the systems were measured with different settings or references, or `resamples` is below 40.
         DataError: there are fewer than two, two have no picture in common, or one cannot be read.
     """
-    if resamples < 1:
-        raise ConfigError(f"resamples must be a whole number of at least 1, got {resamples}")
+    if resamples < LEAST:
+        raise ConfigError(f"resamples must be a whole number of at least {LEAST}, got {resamples}")
     read = [system for system in systems if isinstance(system, System)]
     if len(read) != len(systems):
         read = read_systems([system.folder if isinstance(system, System) else system for system in systems])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Look:
 
 def look_at(file: Path) -> Look:
     """Read a file's digest and header; whatever is wrong with it is in the result, and nothing is raised."""
+    if os.fsencode(file).decode(errors="ignore") != str(file):
+        return Look(
+            file, flaw=Flaw("unreadable", "Its path is not UTF-8, so no file of scores can name it: rename it.")
+        )
     try:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -27,6 +27,9 @@ SCORES = "scores.json"
 FORMAT = 2
 """Of `scores.json`."""
 
+HUGE = 1e100
+"""No figure is larger: spans and squares of what is read stay finite."""
+
 
 @frozen
 class Picture:
@@ -205,6 +208,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     elif isinstance(origin, type) and issubclass(Mapping, origin) and isinstance(value, Mapping):
         return {key: _typed(inner[1], one, f"{where}.{key}"[:200]) for key, one in value.items()}
     elif hint is float and (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+        if value is not None and abs(value) > HUGE:
+            raise DataError(f"{where} must be a number of at most {HUGE:g}, got {repr(value)[:80]}")
         return math.nan if value is None else float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value

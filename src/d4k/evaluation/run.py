@@ -72,6 +72,6 @@ def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def metrics_by_name(names: Sequence[str]) -> dict[str, Metric]:
-    """Registered metrics with their default options, by name."""
-    return {name: create("metric", name) for name in names}
+def metrics_by_name(names: str | Sequence[str]) -> dict[str, Metric]:
+    """Registered metrics with their default options, by name; one name stands for itself, not for its letters."""
+    return {name: create("metric", name) for name in ([names] if isinstance(names, str) else names)}

@@ -188,6 +188,7 @@ def shown_path(path: Path, output: Path | None, store: Path | None) -> str:
         output: folder of `scores.json`; None names the path as it was given.
         store: folder of the rows. What lies beside it, or beside the output, goes along when it is moved.
     """
+    path = Path(os.fsencode(path).decode(errors="backslashreplace"))  # JSON holds no name that is not UTF-8
     if output is None:
         return str(path)
     here, there = output.absolute(), Path(os.path.normpath(path.absolute()))

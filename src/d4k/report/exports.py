@@ -13,10 +13,7 @@ from d4k.evaluation.tables import comparison_markdown, markdown_table, write_com
 from d4k.evaluation.votes import WinRate
 from d4k.files import write_text
 
-__all__ = ["EXPORTS", "write_exports"]
-
-EXPORTS = ("table.md", "table.tex", "scores.json", "comparison.json", "figures")
-"""Files and folders; the comparison is there where systems were compared."""
+__all__ = ["write_exports"]
 
 
 def write_exports(

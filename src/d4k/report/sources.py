@@ -168,7 +168,7 @@ def check_files(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
         names: of the columns.
 
     Returns:
-        The rows, with hash and size of the pictures that were not measured.
+        The rows, with hash and size of the pictures that were not measured, and the size that each file has.
 
     Raises:
         DataError: some are; the message counts them and names the first.
@@ -187,8 +187,6 @@ def check_files(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
 
 
 def _complete(item: Shown, sha256: str) -> Shown:
-    if item.picture.sha256:
-        return item
     width, height = picture_size(item.file, upright=True)
     return attrs.evolve(item, picture=attrs.evolve(item.picture, sha256=sha256, width=width, height=height))
 

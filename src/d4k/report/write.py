@@ -10,6 +10,7 @@ REPORT/
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from d4k.evaluation.votes import Poll, count_votes, read_votes
 from d4k.files import atomic_folder, is_folder, refuse_unwritable, sweep, write_text
 from d4k.report import openseadragon, summary
 from d4k.report.data import PREFIX, LicenceData, ReportData, RowData, SetData, script
-from d4k.report.exports import EXPORTS, write_exports
+from d4k.report.exports import write_exports
 from d4k.report.patches import PatchScorer, make_scorers
 from d4k.report.pictures import Studio
 from d4k.report.sources import Row, Source, check_files, find_sources, pair, with_photographs
@@ -43,8 +44,12 @@ ASSETS = Path(__file__).parent / "assets"
 PAGE = (".html", ".css", ".js")
 """Endings of the files of the page."""
 
-MADE = ("tiles", "thumbs", "heat", "licences.txt", *EXPORTS)
-"""What a report holds beside the page."""
+OURS = re.compile(
+    r"index\.html|style\.css|[a-z0-9.]+\.js|licences\.txt|table\.(md|tex)|(scores|comparison)\.json"
+    r"|tiles/[0-9a-f]{32}/[0-9]+/[0-9]+_[0-9]+\.(png|jpg)|thumbs/[0-9a-f]{32}\.jpg"
+    r"|heat/[a-z0-9-]+/[0-9]+-[a-z0-9-]+\.png|figures/(scores|differences|histograms)\.(png|pdf)"
+)
+"""The files of a report, this one's and those of earlier versions, by their paths in it."""
 
 
 def write_report(output: Path, folders: Sequence[Path], *, title: str | None = None, votes: Path | None = None) -> Path:
@@ -182,10 +187,11 @@ def refuse_other(output: Path) -> None:
         earlier = False
     if not earlier:
         raise OutputError(f"{output} exists and is no report of d4k; name another folder: --output FOLDER")
-    foreign = sorted(p.name for p in output.iterdir() if p.name not in MADE and p.suffix not in PAGE)
-    if foreign:
+    files = (p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_symlink() or not p.is_dir())
+    foreign = min((name for name in files if not OURS.fullmatch(name)), default=None)
+    if foreign is not None:
         raise OutputError(
-            f"{output} is a report that would be replaced, but it also holds {foreign[0]}, which d4k did not write; "
+            f"{output} is a report that would be replaced, but it also holds {foreign}, which d4k did not write; "
             "move it away, or name another folder: --output FOLDER"
         )
 

@@ -98,7 +98,7 @@
     const verdict = found ? model.verdict(found) : null;
     place.append(
       el("span", { class: "value", text: d4k.figure(score.value, decimals) }),
-      verdict ? badge(verdict, found, decimals) : unjudged(s),
+      verdict ? badge(verdict, found) : unjudged(s),
       d4k.whisker(axis, score.value, score.interval, {
         guide: s !== base && basis ? basis.value : null,
         kind: verdict ? verdict.kind : "plain",
@@ -127,8 +127,8 @@
 
   const halfOf = (interval) => (interval && d4k.known(interval[0]) ? (interval[1] - interval[0]) / 2 : null);
 
-  function badge(verdict, found, decimals) {
-    const by = d4k.figure(found.difference, decimals, true);
+  function badge(verdict, found) {
+    const by = d4k.figure(found.difference, d4k.decimals(found.difference, halfOf(found.interval)), true);
     return el(
       "span",
       { class: `badge ${verdict.kind}`, title: `${by} against ${model.sets[found.a].name}: ${verdict.text}` },
