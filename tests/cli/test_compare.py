@@ -193,7 +193,7 @@ def test_what_has_nothing_in_common_or_no_scores_is_refused() -> None:
     assert "old and other have no picture in common: they were paired by id" in refused("old-scores", "other-scores")
     Path("bench").mkdir()
     Path("bench/manifest.json").write_text('{"models": [{"name": "new"}]}')
-    assert "the benchmark bench has no scores yet; finish it: d4k benchmark" in refused("old-scores", "bench")
+    assert "the benchmark bench has no scores yet; run it again to finish it" in refused("old-scores", "bench")
     Path("broken").mkdir()
     Path("broken/scores.json").write_text('{"format": 2, "name": 3}')
     assert "broken" in refused("old-scores", "broken")

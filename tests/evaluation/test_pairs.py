@@ -46,3 +46,13 @@ def test_three_systems_are_paired_at_once() -> None:
 
 def test_no_pictures_are_no_rows() -> None:
     assert ids(system("a"), system("b")) == []
+
+
+def test_seeds_pair_pictures_of_one_prompt_where_systems_share_some() -> None:
+    """A picture that is missing shifts no other; without a seed in common the order counts."""
+
+    def seeded(name: str, *seeds: int) -> Evaluation:
+        return Evaluation(name, (), tuple(Picture(str(n), f"{n}.png", "", 8, 8, "cat", n) for n in seeds))
+
+    assert ids(seeded("a", 0, 1, 2), seeded("b", 1, 2)) == [("0", None), ("1", "1"), ("2", "2")]
+    assert ids(seeded("a", 0, 1), seeded("b", 5, 6)) == [("0", "5"), ("1", "6")]

@@ -81,11 +81,14 @@ def test_metrics_get_exactly_what_they_need(photos: Path, reference: Path) -> No
 
 
 def test_references_are_those_of_the_same_name(photos: Path, reference: Path) -> None:
-    """Files in another order are paired all the same; other names go by their order."""
+    """Files in another order are paired all the same; other names go by their order, and some of both are refused."""
     metric = spy("file", "reference")
     evaluate([photos / "3.png", photos / "1.png"], {"spy": metric}, reference=two(reference, "1.png", "3.png"))
     assert [picture.unique().item() for picture in metric.seen["reference"]] == [3, 1]
     (reference / "3.png").rename(reference / "other.png")
+    with pytest.raises(DataError, match=r"1 of 2 images have a reference of their name in .*, and .*3\.png has none"):
+        evaluate([photos / "3.png", photos / "1.png"], {"spy": metric}, reference=reference)
+    (reference / "1.png").rename(reference / "another.png")
     metric = spy("file", "reference")
     evaluate([photos / "3.png", photos / "1.png"], {"spy": metric}, reference=reference)
     assert [picture.unique().item() for picture in metric.seen["reference"]] == [1, 3]

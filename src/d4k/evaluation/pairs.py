@@ -13,8 +13,9 @@ __all__ = ["pair_pictures", "paired_by_prompt"]
 def pair_pictures(evaluations: Sequence[Evaluation]) -> list[tuple[Picture | None, ...]]:
     """Put the pictures of several systems side by side.
 
-    Pictures of one prompt belong together where every picture of every system has a prompt: the first with the first,
-    the second with the second. Otherwise the id decides, which is the name of the file without its ending.
+    Pictures of one prompt and seed belong together where every picture of every system has both, and systems have some
+    in common. Without seeds, pictures of one prompt do: the first with the first, the second with the second. Where
+    prompts are missing the id decides, which is the name of the file without its ending.
 
     Args:
         evaluations: of the systems.
@@ -29,7 +30,9 @@ def pair_pictures(evaluations: Sequence[Evaluation]) -> list[tuple[Picture | Non
     [('1', None), ('2', '1')]
     """
     by_prompt = paired_by_prompt(evaluations)
-    tables = [_numbered(evaluation.pictures, by_prompt) for evaluation in evaluations]
+    tables = _by_seed(evaluations) if by_prompt else None
+    if tables is None:
+        tables = [_numbered(evaluation.pictures, by_prompt) for evaluation in evaluations]
     keys = dict.fromkeys(key for table in tables for key in table)
     return [tuple(table.get(key) for table in tables) for key in keys]
 
@@ -37,6 +40,19 @@ def pair_pictures(evaluations: Sequence[Evaluation]) -> list[tuple[Picture | Non
 def paired_by_prompt(evaluations: Sequence[Evaluation]) -> bool:
     """Whether prompts pair the pictures of these systems: every picture has one."""
     return all(picture.prompt is not None for evaluation in evaluations for picture in evaluation.pictures)
+
+
+def _by_seed(evaluations: Sequence[Evaluation]) -> list[dict[Hashable, Picture]] | None:
+    """Pictures by prompt and seed; None where a seed is missing or there twice, or where systems share none."""
+    tables: list[dict[Hashable, Picture]] = []
+    for evaluation in evaluations:
+        table: dict[Hashable, Picture] = {
+            (picture.prompt, picture.seed): picture for picture in evaluation.pictures if picture.seed is not None
+        }
+        if len(table) < len(evaluation.pictures):
+            return None
+        tables.append(table)
+    return tables if all(tables[0].keys() & table.keys() for table in tables) else None
 
 
 def _numbered(pictures: Sequence[Picture], by_prompt: bool) -> dict[Hashable, Picture]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from d4k.errors import ConfigError, DataError
 from d4k.evaluation.faults import Flaw, Look
 from d4k.evaluation.result import Evaluation
+from d4k.evaluation.statistics import version_of
 from d4k.files import is_folder, parse_json
 from d4k.protocols import Metric
 from d4k.store import SHARDS, Group, Store, Words, digest
@@ -62,7 +63,8 @@ class Observer:
     id: str = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "id", digest(FORMAT, _observation(self.name, self.metric), sorted(self.inputs)))
+        facts = _observation(self.name, self.metric), sorted(self.inputs), _packages(self.metric)
+        object.__setattr__(self, "id", digest(FORMAT, *facts))
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -187,6 +189,11 @@ def _existing(folder: Path, evaluation: Evaluation) -> Store:
     if not evaluation.rows or not is_folder(place / SHARDS, DataError):
         raise DataError(f"the rows of {folder} are not in {place}; measure again with --output {folder}", place)
     return open_rows(place)
+
+
+def _packages(metric: Metric) -> dict[str, str]:
+    """The versions of what computes rows: another version may compute others."""
+    return {package: version_of(package) for package in getattr(metric, "packages", ())}
 
 
 def _observation(name: str, metric: Metric) -> Any:

@@ -36,7 +36,7 @@ from d4k.plugins import registry
 from d4k.protocols import Metric, Score
 from d4k.seeds import numbered_seed
 
-__all__ = ["LEVEL", "interval_of", "resampled_figures", "score_figures", "score_rows", "settings_of"]
+__all__ = ["LEVEL", "interval_of", "resampled_figures", "score_figures", "score_rows", "settings_of", "version_of"]
 
 LEVEL = 0.95
 """Of every interval."""
@@ -282,11 +282,12 @@ def _versions(metric: Metric) -> dict[str, str]:
             if entry.kind == "metric" and entry.target.partition(":")[0].partition(".")[0] == home:
                 found.setdefault(entry.plugin, entry.version)
     for package in getattr(metric, "packages", ()):
-        found[package] = _version(package)
+        found[package] = version_of(package)
     return found
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The version of an installed distribution; "?" where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

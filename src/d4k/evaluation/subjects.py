@@ -48,7 +48,8 @@ def find_subjects(
         images: a folder, whose files are taken in the order of their names, or files. A folder's `index.jsonl` says
             the prompts and seeds of its pictures; what it lists belongs to the set, also where the file is missing.
         prompts: one a picture, in the same order, in place of those of the index.
-        reference: folder with one picture for each: of the same name without the ending, or else in the same order.
+        reference: folder with one picture for each: of the same name without the ending, or in the same order where no
+            name is the same.
 
     Raises:
         DataError: there is no picture, the numbers of pictures, prompts and references differ, or the index is
@@ -138,8 +139,17 @@ def _references(folder: Path, files: Sequence[Path]) -> list[Path]:
     found = picture_files(folder)
     if len(found) == len(files):
         named = {other.stem: other for other in found}
-        alike = named.keys() == {file.stem for file in files} and len(named) == len(files)
-        return [named[file.stem] for file in files] if alike else found
+        alike = named.keys() & {file.stem for file in files}
+        if not alike:
+            return found
+        if len(alike) == len(files):
+            return [named[file.stem] for file in files]
+        odd = next(file for file in files if file.stem not in alike)
+        raise DataError(
+            f"{len(alike)} of {len(files)} images have a reference of their name in {folder}, and {odd} has none; name "
+            "all references as their images are, or none of them, which pairs them by their order",
+            folder,
+        )
     missing = [file for file in files if file.stem not in {reference.stem for reference in found}]
     surplus = [reference for reference in found if reference.stem not in {file.stem for file in files}]
     hint = ""

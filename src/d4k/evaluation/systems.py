@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +103,13 @@ def _of_benchmark(folder: Path) -> list[Path]:
     listed = [_name(model) for model in _listed(read_json(folder / MANIFEST, DataError))]
     found = [path.parent for path in sorted((folder / "models").glob(f"*/{SCORES}"))]
     if not found:
-        raise DataError(f"the benchmark {folder} has no scores yet; finish it: d4k benchmark --output {folder}", folder)
+        raise DataError(f"the benchmark {folder} has no scores yet; run it again to finish it", folder)
+
+    missing = [name for name in listed if isinstance(name, str) and folder / "models" / name not in found]
+    if missing:
+        warnings.warn(
+            f"the benchmark {folder} has no scores of {', '.join(missing)} yet; run it again to finish it", stacklevel=2
+        )
 
     def place(path: Path) -> tuple[int, str]:
         own = [number for number, name in enumerate(listed) if path.name in (name, f"{name}-upscaled")]

@@ -173,14 +173,15 @@ def check_files(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     Raises:
         DataError: some are; the message counts them and names the first.
     """
-    shown = {item.file: (item, name) for row in rows for item, name in zip(row, names, strict=True) if item is not None}
-    missing = [(item, name) for item, name in shown.values() if not is_file(item.file, DataError)]
+    shown = [(item, name) for row in rows for item, name in zip(row, names, strict=True) if item is not None]
+    missing = [(item, name) for item, name in shown if not is_file(item.file, DataError)]
     if missing:
         raise _gone(missing)
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(pool.map(_sha256, shown), total=len(shown), desc="checking pictures", unit="picture", leave=False)
-        found = dict(zip(shown, bar, strict=True))
-    changed = [(item, name) for item, name in shown.values() if item.picture.sha256 not in ("", found[item.file])]
+        files = list(dict.fromkeys(item.file for item, _ in shown))
+        bar = tqdm(pool.map(_sha256, files), total=len(files), desc="checking pictures", unit="picture", leave=False)
+        found = dict(zip(files, bar, strict=True))
+    changed = [(item, name) for item, name in shown if item.picture.sha256 not in ("", found[item.file])]
     if changed:
         raise _other(changed)
     return [tuple(None if item is None else _complete(item, found[item.file]) for item in row) for row in rows]
