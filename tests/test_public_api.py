@@ -82,7 +82,7 @@ SIGNATURES = {
     "Pipeline.run": "(self, config: RunConfig, *, dataset: str | Dataset | None = None, "
     "loss: str | Loss | None = None, resume: bool = False, on_step: "
     "Callable[[int, float], None] | None = None) -> Run",
-    "Pipeline.evaluate": "(self, images: str | Path | Sequence[str | Path], metrics: "
+    "Pipeline.evaluate": "(self, images: str | Path | Sequence[str | Path], metrics: str | "
     "Sequence[str] | Mapping[str, Metric], *, prompts: Sequence[str] | None "
     "= None, reference: str | Path | None = None, **settings: Any) -> "
     "list[Score]",
