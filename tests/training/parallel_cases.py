@@ -69,6 +69,7 @@ def both(folder: Path, strategy: str, model: str, way: str) -> None:
     """A run, and the same run resumed from its middle."""
     config = settings(folder, f"{strategy}-{model}-{way}", model, way, parallel={"strategy": strategy})
     train_from_config(config, device="cpu")
+    dist.barrier()  # the other process may still be reading what the run left
     if dist.get_rank() == 0:
         interrupt(Path(config.output_dir))
     dist.barrier()
