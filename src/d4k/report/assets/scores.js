@@ -148,7 +148,7 @@
       const axis = d4k.axis([0, ...group.flatMap((found) => [found.difference, ...(found.interval || [])])]);
       for (const found of group) body.append(difference(metric, found, axis));
     }
-    const names = ["Metric", "Pair", "Difference", "95 % interval", "Wins, ties, losses", "p", "Verdict"];
+    const names = ["Metric", "Pair", "Difference", "95 % interval", "Wins, ties, losses", "p", "p (Holm)", "Verdict"];
     const head = el("tr", { role: "row" }, names.map((text) => el("th", { scope: "col", role: "columnheader", text })));
     const text = `${real} of ${d4k.count(all.length, "difference")} ${real === 1 ? "is" : "are"} real: the 95 % interval leaves out zero.`;
     return [
@@ -157,6 +157,8 @@
         el("table", { class: "differences", role: "table" }, el("thead", { role: "rowgroup" }, head), body)),
     ];
   }
+
+  const chance = (p) => (d4k.known(p) ? (p < 0.001 ? "< 0.001" : d4k.figure(p, 3)) : "–");
 
   function difference(metric, found, axis) {
     const verdict = model.verdict(found);
@@ -168,7 +170,8 @@
       ["95 % interval", [d4k.whisker(axis, found.difference, found.interval, { guide: 0, kind: verdict.kind }),
         el("span", { class: "small", text: d4k.span(found.interval, decimals, true) || "none" })]],
       ["Wins, ties, losses", `${found.wins}, ${found.ties}, ${found.losses} of ${found.count}`],
-      ["p", d4k.known(found.p) ? (found.p < 0.001 ? "< 0.001" : d4k.figure(found.p, 3)) : "–"],
+      ["p", chance(found.p)],
+      ["p (Holm)", chance(found.pAdjusted)],
       ["Verdict", el("span", { class: `badge ${verdict.kind}`, title: verdict.text },
         el("span", { "aria-hidden": "true", text: `${verdict.mark} ` }), verdict.word)],
     ];
