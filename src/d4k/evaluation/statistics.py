@@ -96,11 +96,10 @@ def score_rows(
         remarks.append("No interval: it takes two pictures or more.")
     elif resamples and rows[0].shape[1]:  # a figure of the whole set alone has no rows; its remarks say so
         drawn = resampled_figures(name, metric, rows, references, resamples=resamples, seed=seed)
-        for key, values in drawn.items():
-            if not np.isfinite(values).all():
-                remarks.append(f"No interval of {key}: it is not finite in every resample.")
-            elif math.isfinite(figures[key]):
-                intervals[key] = _within(interval_of(values, figures[key], len(rows)), metric)
+        intervals, unknown = _intervals(drawn, figures, len(rows))
+        remarks += unknown
+    if name in intervals:
+        intervals[name] = _within(intervals[name], metric)
     return Score(
         metric=name,
         value=figures.pop(name),
@@ -115,6 +114,16 @@ def score_rows(
         remarks=tuple(remarks),
         versions=_versions(metric),
     )
+
+
+def _intervals(
+    drawn: Mapping[str, Floats], figures: Mapping[str, float], count: int
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """The intervals of figures that are finite in every resample, and a sentence for each that is not."""
+    steady = {key: values for key, values in drawn.items() if np.isfinite(values).all()}
+    unknown = [f"No interval of {key}: it is not finite in every resample." for key in drawn if key not in steady]
+    finite = {key: values for key, values in steady.items() if math.isfinite(figures[key])}
+    return {key: interval_of(values, figures[key], count) for key, values in finite.items()}, unknown
 
 
 def score_figures(
