@@ -16,7 +16,7 @@ from d4k.benchmark.settings import BenchmarkSettings
 from d4k.errors import ConfigError
 from d4k.plugins import create
 from d4k.protocols import Sample
-from d4k.sampling import Job, SamplingSettings
+from d4k.sampling import Job, SamplingSettings, settings_record
 from d4k.seeds import numbered_seed
 
 __all__ = ["MODELS", "PHOTOGRAPHS", "ROWS", "UPSCALED", "Plan", "Row", "entrant_record", "make_plan"]
@@ -152,5 +152,5 @@ def entrant_record(entrant: Entrant, weights: dict[str, str]) -> dict[str, Any]:
     recorded = entrant.recipe(entrant.settings, "", 0)
     fixed = {name: recorded[name] for name in ("model", "options", "adapters", *entrant.ref.files) if name in recorded}
     own = None if entrant.own is None else attrs.asdict(entrant.own)
-    sampling = {"sampling": attrs.asdict(entrant.settings), "own_size": own}
+    sampling = {"sampling": settings_record(entrant.settings), "own_size": own}
     return {"name": entrant.name, **fixed, **sampling, "weights": weights}

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from attrs import define, field, frozen
 from PIL.Image import Image
@@ -27,6 +26,8 @@ from d4k.sampling import (
     generate_into,
     name_files,
     sample,
+    settings_from,
+    settings_record,
     versions,
 )
 
@@ -56,7 +57,7 @@ class LazyModel:
         """Sample the picture of a recipe."""
         if self.backbone is None:
             self.backbone, _ = load_model(self.ref, self.loading)
-        settings = SamplingSettings(**{one.name: recipe[one.name] for one in attrs.fields(SamplingSettings)})
+        settings = settings_from(recipe)
         return to_picture(next(sample(self.backbone, [recipe["prompt"]], [recipe["seed"]], settings, on_step=on_step)))
 
     def free(self) -> None:
@@ -145,7 +146,7 @@ def enlarge_pictures(
 
     def recipe(job: Job) -> Mapping[str, Any]:
         assert job.seed is not None
-        small = entrant.loaded.recipe(job.prompt, job.seed, attrs.asdict(settings))
+        small = entrant.loaded.recipe(job.prompt, job.seed, settings_record(settings))
         return {
             "prompt": job.prompt,
             "seed": job.seed,
