@@ -7,18 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 from PIL.Image import Image
 
 from d4k.errors import ConfigError
 from d4k.images import to_picture
 from d4k.models import LoadedModel
 from d4k.protocols import Backbone
+from d4k.sampling.choose import choose_settings
 from d4k.sampling.folder import generate_into
 from d4k.sampling.jobs import Job, fill_jobs
-from d4k.sampling.loop import Callback, sample
+from d4k.sampling.loop import Callback
 from d4k.sampling.recipe import versions
-from d4k.sampling.settings import SamplingSettings, choose_settings
+from d4k.sampling.sample import sample
+from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
 
 __all__ = ["generate_jobs", "generate_pictures"]
 
@@ -65,7 +66,7 @@ def generate_pictures(
 
 def make_recipe(loaded: LoadedModel, prompt: str, seed: int, settings: SamplingSettings) -> dict[str, Any]:
     """All that makes a picture what it is."""
-    return {**loaded.recipe(prompt, seed, attrs.asdict(settings)), "versions": versions()}
+    return {**loaded.recipe(prompt, seed, settings_record(settings)), "versions": versions()}
 
 
 def generate_jobs(
@@ -117,7 +118,7 @@ def _settled(backbone: Backbone, loaded: LoadedModel, given: Mapping[str, Any]) 
 
 
 def _from_recipe(backbone: Backbone, recipe: Mapping[str, Any], on_step: Callback) -> Image:
-    settings = SamplingSettings(**{f.name: recipe[f.name] for f in attrs.fields(SamplingSettings)})
+    settings = settings_from(recipe)
     return to_picture(next(sample(backbone, [recipe["prompt"]], [recipe["seed"]], settings, on_step=on_step)))
 
 
