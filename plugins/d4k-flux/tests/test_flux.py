@@ -16,7 +16,8 @@ from d4k.plugins import registry
 from d4k.sampling import SamplingSettings, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
 from d4k.training import trained_with
-from d4k_flux.backbone import FluxBackbone, pack, token_positions, unpack
+from d4k_flux.backbone import FluxBackbone, pack, unpack
+from d4k_flux.positions import token_positions
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
     run = pipe.train(
         dataset="sample-photos", output_dir=tmp_path / "run", loss="mse", **size, guidance=2.0, shift=3.0, save_every=0
     )
-    options = {"downscale": 8, "positions": "interpolate", "text_tokens": 16}
+    options = {"downscale": 8, "positions": "interpolate", "temperature": "trained", "text_tokens": 16}
     card = json.loads((tmp_path / "run" / "model" / "d4k.json").read_text())
     assert card["training"] == {"width": 64, "height": 64, "guidance": 2.0, "shift": 3.0, "options": options}
     assert card["options"] == {"trained_size": 256, "steps": 28, "guidance": 2.0} | options
@@ -270,7 +271,8 @@ def test_guidance_of_training_is_that_of_the_backbone_unless_said(tmp_path):
     """A run that sets neither guidance nor shift records the embedded scale, and no shift."""
     config = from_mapping(RunConfig, {"model": "tiny-flux", "dataset": {"name": "d"}, "output_dir": "o"})
     facts = trained_with(Pipeline.from_pretrained("tiny-flux", device="cpu").backbone, config)
-    assert facts == Training(256, 256, 3.5, None, {"downscale": 8, "positions": "native", "text_tokens": 24})
+    options = {"downscale": 8, "positions": "native", "temperature": "trained", "text_tokens": 24}
+    assert facts == Training(256, 256, 3.5, None, options)
 
 
 def test_a_missing_checkpoint_is_a_checkpoint_error(tmp_path):

@@ -22,7 +22,8 @@ from d4k import CheckpointError, Conditioning, ConfigError, Pipeline, Placement,
 from d4k.plugins import registry
 from d4k.sampling import SamplingSettings, check_size, sample_latents, starting_noise
 from d4k.testing import check_against_diffusers, check_backbone
-from d4k_sd3.backbone import SD3Backbone, stretch_positions
+from d4k_sd3.backbone import SD3Backbone
+from d4k_sd3.positions import stretch_positions
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +213,21 @@ def test_a_side_that_is_not_stretched_is_that_of_diffusers():
 
     torch.testing.assert_close(long[:, 0], crop[:, 0], rtol=0, atol=1e-4)
     torch.testing.assert_close(long[:, -1], crop[:, -1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(128, 128), (20, 200), (512, 8), (8, 300)])
+def test_stretched_positions_are_computed_in_float32(rows, columns):
+    """From a table in bfloat16 as from the same numbers in float32, rounded once; under autocast as without."""
+    full, half = medium(), medium().to(torch.bfloat16)
+    full.pos_embed.copy_(half.pos_embed)
+
+    want, got = (patch.cropped_pos_embed(2 * rows, 2 * columns) for patch in (full, half))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = full.cropped_pos_embed(2 * rows, 2 * columns)
+
+    assert (want.dtype, got.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(got, want.bfloat16())
+    assert torch.equal(mixed, want)
 
 
 def test_the_published_model_takes_any_aspect(meta_medium):

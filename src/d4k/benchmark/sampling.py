@@ -102,6 +102,7 @@ class Enlarging:
         width: of the results in pixels.
         height: likewise.
         device: that computes.
+        settings: what decides the pictures beside the options, such as the digest of weights.
     """
 
     upscaler: str
@@ -109,6 +110,13 @@ class Enlarging:
     width: int
     height: int
     device: torch.device
+    settings: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the recipe of an enlarged picture says of it, beside the size."""
+        found = {"upscaler": self.upscaler, "upscaler_options": dict(self.options)}
+        return found | ({"upscaler_settings": dict(self.settings)} if self.settings else {})
 
     def __call__(self, picture: Image, upscaler: Upscaler) -> Image:
         """Enlarge a picture until it covers the size, and cut the centre out."""
@@ -152,7 +160,7 @@ def enlarge_pictures(
             "seed": job.seed,
             "width": how.width,
             "height": how.height,
-            "enlarged": small | {"upscaler": how.upscaler, "upscaler_options": dict(how.options)},
+            "enlarged": small | how.record,
             "versions": versions(),
         }
 

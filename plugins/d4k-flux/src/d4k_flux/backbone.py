@@ -15,8 +15,9 @@ from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
 from d4k.autoencoder import Posterior, own_downscale
+from d4k_flux.positions import POSITIONS, TEMPERATURES, attach_positions, token_positions, usual_temperature
 
-__all__ = ["FluxBackbone", "pack", "token_positions", "unpack"]
+__all__ = ["FluxBackbone", "pack", "unpack"]
 
 DOWNSCALES = (8, 16)
 PATCH = 2
@@ -30,8 +31,13 @@ class FluxBackbone:
 
     Args:
         source: folder in the diffusers layout, or a Hub id.
-        positions: `native` counts tokens, as diffusers does; `interpolate` squeezes the positions of larger images
-            into the range the model was trained on.
+        positions: where tokens of larger images lie. `native` counts them, as diffusers does; `interpolate` squeezes
+            them into the range the model was trained on; `ntk` slows the low frequencies only; `yarn` interpolates
+            the low ones and keeps the high ones; `resonance-yarn` also makes their wavelengths whole numbers of
+            tokens.
+        temperature: of attention in larger images. `trained` is the model's own; `proportional` keeps the entropy of
+            attention as tokens grow in number; `yarn` is that of YaRN. None is what goes with `positions`: `yarn` for
+            `yarn` and `resonance-yarn`, else `trained`; it is replaced by it on loading.
         trained_size: pixels a side the model was trained at; None is what diffusers samples by default.
         text_tokens: T5 tokens, at most what its tokenizer takes; None is 512, diffusers' default, or else that limit,
             and is replaced by it on loading.
@@ -44,7 +50,8 @@ class FluxBackbone:
     """
 
     source: str = field(validator=backbones.text())
-    positions: str = field(default="native", validator=backbones.one_of("native", "interpolate"))
+    positions: str = field(default="native", validator=backbones.one_of(*POSITIONS))
+    temperature: str | None = field(default=None, validator=backbones.optional(backbones.one_of(*TEMPERATURES)))
     trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
     text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
     downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
@@ -53,6 +60,7 @@ class FluxBackbone:
     pipeline: Any = field(default=None, init=False, repr=False)
     trainable: Any = field(default=None, init=False, repr=False)
     autoencoder: Any = field(default=None, init=False, repr=False)
+    rotary: Any = field(default=None, init=False, repr=False)
 
     def load(self, placement: Placement) -> None:
         """Read the weights; see `d4k.Backbone.load`."""
@@ -65,7 +73,9 @@ class FluxBackbone:
         downscale = self.downscale or own_downscale(pipeline.vae)
         self.autoencoder = backbones.ExactAutoencoder(pipeline.vae, downscale, memory_gb)
         self.text_tokens = backbones.text_length(self.text_tokens, pipeline.tokenizer_2, TEXT_TOKENS)
-        _ = self._trained_patches  # refuses a trained_size that is too small
+        self.temperature = self.temperature or usual_temperature(self.positions)
+        trained = self._trained_patches  # refuses a trained_size that is too small
+        self.rotary = attach_positions(pipeline.transformer, self.positions, self.temperature, trained)
 
     @property
     def latent(self) -> LatentSpec:
@@ -81,9 +91,9 @@ class FluxBackbone:
 
     @property
     def trained_options(self) -> dict[str, Any]:
-        """What sampling must share with training: positions, text length and the autoencoder's stride."""
-        downscale = self.autoencoder.downscale
-        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": downscale}
+        """What sampling must share with training: positions, temperature, text length, the autoencoder's stride."""
+        told = {"positions": self.positions, "temperature": self.temperature}
+        return told | {"text_tokens": self.text_tokens, "downscale": self.autoencoder.downscale}
 
     @property
     def components(self) -> dict[str, torch.nn.Module]:
@@ -134,6 +144,8 @@ class FluxBackbone:
             scale = torch.full_like(sigma, TRAINED_GUIDANCE if guidance is None else guidance, dtype=torch.float32)
         height, width = noisy.shape[-2:]
         positions = token_positions(height // PATCH, width // PATCH, self._position_step(height, width))
+        if self.rotary is not None:
+            self.rotary.cover(height // PATCH, width // PATCH, given["states"].shape[1])
         tokens = self.trainable(
             hidden_states=pack(noisy),
             timestep=sigma,
@@ -148,7 +160,7 @@ class FluxBackbone:
         return unpack(tokens, height, width)
 
     def _position_step(self, height: int, width: int) -> float:
-        if self.positions == "native":
+        if self.positions != "interpolate":
             return 1.0
         return float(min(1.0, self._trained_patches * PATCH / (height * width) ** 0.5))
 
@@ -176,14 +188,3 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     """Inverse of `pack`, for a latent of `height` x `width`."""
     grid = tokens.transpose(1, 2).reshape(len(tokens), -1, height // PATCH, width // PATCH)
     return F.pixel_shuffle(grid, PATCH)
-
-
-def token_positions(rows: int, columns: int, step: float = 1.0) -> Tensor:
-    """Position of each token, (rows * columns, 3) float32: zero, row and column, `step` apart.
-
-    >>> token_positions(1, 2)
-    tensor([[0., 0., 0.],
-            [0., 0., 1.]])
-    """
-    row, column = torch.meshgrid(torch.arange(rows) * step, torch.arange(columns) * step, indexing="ij")
-    return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3).float()

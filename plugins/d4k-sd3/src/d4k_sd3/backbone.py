@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from attrs import define, field
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
 from d4k.autoencoder import Posterior, own_downscale
+from d4k_sd3.attention import TEMPERATURES, attach_temperature
+from d4k_sd3.positions import POSITIONS, stretch_positions
 
-__all__ = ["SD3Backbone", "stretch_positions"]
+__all__ = ["SD3Backbone"]
 
 DOWNSCALES = (8, 16)
 TEXT_TOKENS = 256
@@ -31,6 +32,8 @@ class SD3Backbone:
         positions: `native` takes the middle of the position table, as diffusers does, which covers up to
             `pos_embed_max_size` patches a side; `interpolate` stretches the part of the table that the model was
             trained on over larger images, so that any size is covered.
+        temperature: of attention in larger images. `trained` is the model's own; `proportional` keeps the entropy of
+            attention as tokens grow in number.
         trained_size: pixels a side the model was trained at; None is what its configuration says.
         text_tokens: T5 tokens, at most what its tokenizer takes; None is 256, diffusers' default, or else that limit,
             and is replaced by it on loading.
@@ -43,7 +46,8 @@ class SD3Backbone:
     """
 
     source: str = field(validator=backbones.text())
-    positions: str = field(default="native", validator=backbones.one_of("native", "interpolate"))
+    positions: str = field(default="native", validator=backbones.one_of(*POSITIONS))
+    temperature: str = field(default="trained", validator=backbones.one_of(*TEMPERATURES))
     trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
     text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
     downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
@@ -68,6 +72,7 @@ class SD3Backbone:
         vars(pipeline.transformer.pos_embed).pop("cropped_pos_embed", None)  # of a backbone that held it before
         if self.positions == "interpolate":
             stretch_positions(pipeline.transformer.pos_embed, trained)
+        attach_temperature(pipeline.transformer, self.temperature, trained)
 
     @property
     def latent(self) -> LatentSpec:
@@ -85,9 +90,9 @@ class SD3Backbone:
 
     @property
     def trained_options(self) -> dict[str, Any]:
-        """What sampling must share with training: positions, text length and the autoencoder's stride."""
-        downscale = self.autoencoder.downscale
-        return {"positions": self.positions, "text_tokens": self.text_tokens, "downscale": downscale}
+        """What sampling must share with training: positions, temperature, text length, the autoencoder's stride."""
+        told = {"positions": self.positions, "temperature": self.temperature}
+        return told | {"text_tokens": self.text_tokens, "downscale": self.autoencoder.downscale}
 
     @property
     def components(self) -> dict[str, torch.nn.Module]:
@@ -175,49 +180,3 @@ class SD3Backbone:
     def save(self, folder: Path) -> None:
         """Write the model in the diffusers layout."""
         backbones.save_pipeline(self.pipeline, folder)
-
-
-def stretch_positions(patch_embed: Any, trained: int) -> None:
-    """Make a diffusers `PatchEmbed` stretch the trained middle of its table over larger images.
-
-    An image of no more patches than the pretraining images, which the table covers, is served as before. A larger one
-    of h x w patches samples the table every `trained / sqrt(h * w)` entries, about the same centre; a side that would
-    leave the table with that takes smaller steps, so that it ends where the table does. So every size is covered.
-
-    Args:
-        patch_embed: with a `pos_embed` table of (1, side**2, D), where side is its `pos_embed_max_size`.
-        trained: patches a side of the pretraining images.
-    """
-    native, side = patch_embed.cropped_pos_embed, patch_embed.pos_embed_max_size
-
-    def stretched(height: int, width: int) -> Tensor:
-        rows, columns = height // patch_embed.patch_size, width // patch_embed.patch_size
-        step = min(1.0, trained / (rows * columns) ** 0.5)
-        if step == 1 and max(rows, columns) <= side:
-            return native(height, width)  # type: ignore[no-any-return]
-        table = patch_embed.pos_embed.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        axes = [table_axis(count, step, side, table.device) for count in (rows, columns)]
-        y, x = torch.meshgrid(*axes, indexing="ij")
-        grid = torch.stack([x, y], -1)[None].float()
-        sampled = F.grid_sample(table.float(), grid, mode="bicubic", padding_mode="border", align_corners=False)
-        return sampled.flatten(2).transpose(1, 2).to(patch_embed.pos_embed.dtype)
-
-    patch_embed.cropped_pos_embed = stretched
-
-
-def table_axis(count: int, step: float, side: int, device: torch.device) -> Tensor:
-    """Where `count` patches of one side of an image lie in the position table, in `grid_sample`'s units.
-
-    Those have entry i of the table at (2 i + 1) / side - 1. No patch lies beyond the first or the last entry.
-
-    Args:
-        count: patches of this side of the image.
-        step: entries of the table between two patches, at most 1; fewer where the side would leave the table.
-        side: entries of the table.
-        device: of the result.
-    """
-    if count > 1:
-        step = min(step, (side - 1) / (count - 1))
-    # where nothing is stretched, the entries that diffusers would take: with an odd rest it goes up by half an entry
-    centre = (count - 1) / 2 if step < 1 else (side - 1) / 2 - (side - count) // 2
-    return (torch.arange(count, device=device) - centre) * step * 2 / side

@@ -25,7 +25,7 @@ __all__ = ["Keys", "latent_group", "make_keys", "weights_digest"]
 
 RELEASE = "transformers_version"  # in every configuration of transformers
 CHUNK = 2**26
-ELSEWHERE = {"latent": ("text_tokens", "positions"), "text": ("downscale", "positions")}
+ELSEWHERE = {"latent": ("text_tokens", "positions", "temperature"), "text": ("downscale", "positions", "temperature")}
 """Options of a backbone that a kind of entry does not depend on; one that is not known here is taken to matter."""
 
 
