@@ -82,21 +82,21 @@ def run(study: Study, extent: Extent) -> None:
         print(f"{number}/{len(todo)} {said}: {left:.1f} minutes left", flush=True)
 
 
-def pilot(folder: Path, plans: Iterable[Plan], extent: Extent) -> None:
+def pilot(folder: Path, attempts: Iterable[Plan], extent: Extent) -> None:
     """Try plans on one seed that is not reported, in order to choose one of them."""
-    for plan in plans:
+    for plan in attempts:
         name = f"restart-{plan.restart:g}-alignment-{plan.alignment:g}-cutoff-{plan.cutoff:g}"
         run(Study(folder / plan.model / name, plan), attrs.evolve(extent, seeds=(PILOT_SEED,), methods=TRIED))
 
 
 def main(
-    folder: Path, plans: Sequence[Plan], extent: Extent, restarts: Sequence[float] = (), page: Path | None = None
+    folder: Path, tried: Sequence[Plan], extent: Extent, restarts: Sequence[float] = (), page: Path | None = None
 ) -> str:
     """Do what is not done yet, and leave tables and sheets of all that is finished in the folder.
 
     Args:
         folder: of the pictures, of this run and others.
-        plans: one a model.
+        tried: one plan a model.
         extent: how many pictures.
         restarts: to be tried in a pilot, in place of the run.
         page: of the documentation, whose tables are replaced.
@@ -105,13 +105,13 @@ def main(
         The tables in Markdown.
     """
     with warnings.catch_warnings(action="ignore"):  # that pictures are larger than those trained is the point
-        for plan in plans:
+        for plan in tried:
             if restarts:
                 pilot(folder / "pilot", (attrs.evolve(plan, restart=restart) for restart in restarts), extent)
             else:
                 run(Study(folder / plan.model, plan), extent)
-    tried = pilot_table(folder / "pilot", extent.captions, TRIED)
-    text = tried if restarts else report(folder, extent.captions, tried, page)
+    before = pilot_table(folder / "pilot", extent.captions, TRIED)
+    text = before if restarts else report(folder, extent.captions, before, page)
     print(text)
     return text
 
@@ -132,13 +132,13 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-if __name__ == "__main__":
-    chosen = options()
+def plans(chosen: argparse.Namespace) -> list[Plan]:
+    """One for each model that is asked for."""
     settings = {option.name: getattr(chosen, option.name) for option in attrs.fields(Plan)[1:]}
-    main(
-        chosen.folder,
-        [Plan(model, **settings) for model in chosen.model or MODELS],
-        Extent(tuple(sorted(chosen.sizes)), tuple(range(chosen.seeds)), chosen.captions),
-        chosen.pilot,
-        chosen.page,
-    )
+    return [Plan(model, **settings) for model in chosen.model or MODELS]
+
+
+if __name__ == "__main__":
+    asked = options()
+    sought = Extent(tuple(sorted(asked.sizes)), tuple(range(asked.seeds)), asked.captions)
+    main(asked.folder, plans(asked), sought, asked.pilot, asked.page)

@@ -36,7 +36,7 @@ PIXELS = ("2-4 px", "4-8 px", "8-16 px")
 """The periods in the bands of `OCTAVES`."""
 BETTER = (1, 1, -1, -1, -1)
 """Sign of a difference that is better, of each figure."""
-SHOWN = ("astronaut", "chelsea", "coffee", "retina")
+SHOWN = ("astronaut", "coffee", "retina")
 CELL = 256
 BEGIN, END = "<!-- tables of examples/stages.py begin -->", "<!-- tables of examples/stages.py end -->"
 
@@ -245,8 +245,7 @@ def pilot_rows(found: Results) -> Iterator[tuple[str, ...]]:
     depends = {LANCZOS: 0, STAGES: 1, GUIDED: 3}
     for method in found.methods:
         said = [value if place < depends[method] else "" for place, value in enumerate(settings)]
-        middle = [float(np.nanmean(column)) for column in found.values[method].T]
-        figures = [f"{value:.{3 if place == 1 else 2}f}" for place, value in enumerate(middle)]
+        figures = [text.partition(" [")[0] for text in cells(found.values[method])]
         yield (plan.model, str(found.size), method, *said, *figures)
 
 
@@ -270,7 +269,7 @@ def report(folder: Path, captions: int, tried: str = "", page: Path | None = Non
     write_text(folder / "tables.md", text)
     sheets = [folder / "images" / sheet_name(one) for one in found]
     for one, path in zip(found, sheets, strict=True):
-        save_picture(sheet(one), path, quality=88)
+        save_picture(sheet(one), path, quality=82)
     if page is not None:
         before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, end, after = rest.partition(END)
