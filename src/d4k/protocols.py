@@ -255,7 +255,16 @@ class Metric(Protocol):
 
 @runtime_checkable
 class Upscaler(Protocol):
-    """What enlarges a finished picture."""
+    """What enlarges a finished picture.
+
+    An implementation is an attrs class whose fields are its options. It computes on the device of the pixels. Beside
+    what is here an upscaler may have
+
+    - `settings`, a mapping of plain values that decide its pictures beside its options, such as the name and SHA-256 of
+      a network; recipes keep it. Asking for it reads what the upscaler needs, and raises CheckpointError where that is
+      missing, so that it is refused before anything is sampled.
+    - `packages`, the names of the distributions whose versions are recorded, too.
+    """
 
     def __call__(self, pixels: Tensor, height: int, width: int) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to (B, 3, height, width) in [-1, 1]."""

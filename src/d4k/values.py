@@ -175,6 +175,8 @@ class Preset:
         shift: moves noise levels towards 1; None leaves it to the scheduler of the checkpoint.
         downscale: pixels a latent row stands for where this holds; None is any. A preset of the downscale in use is
             preferred to a nearer size.
+        restart: noise level in (0, 1] that a stage of this size begins at, where it begins with a smaller picture; None
+            is 0.7.
 
     Source of the shift: SD3, Esser et al. 2024, arXiv 2403.03206, section 5.3.2.
     """
@@ -184,6 +186,7 @@ class Preset:
     guidance: float
     shift: float | None = None
     downscale: int | None = None
+    restart: float | None = None
 
 
 @frozen

@@ -24,6 +24,7 @@ from d4k.benchmark.plan import PHOTOGRAPHS, Plan, entrant_record
 from d4k.errors import OutputError
 from d4k.files import refuse_unwritable, refuse_used, sweep
 from d4k.locks import held
+from d4k.plugins import create
 from d4k.protocols import Metric
 
 __all__ = ["Begun", "beginning"]
@@ -91,14 +92,15 @@ def _folders(output: Path, plan: Plan) -> Iterator[Path]:
 
 
 def _content(plan: Plan, photographs: list[Photograph], metrics: Mapping[str, Metric]) -> Any:
-    record = plan.record
+    record, settings = plan.record, plan.settings
+    upscaler = create("upscaler", settings.upscaler, **settings.upscaler_options)
     return plain(
         {
             **record,
             "dataset": {**record["dataset"], "pictures": [found.record for found in photographs]},
             "metrics": [metric_record(name, metric) for name, metric in metrics.items()],
             "models": [entrant_record(entrant, weights_of(entrant.loaded.model)) for entrant in plan.entrants],
-            "versions": code_versions(),
+            "versions": code_versions(getattr(upscaler, "packages", ())),
         }
     )
 
@@ -118,4 +120,4 @@ def _announce(plan: Plan) -> Iterator[str]:
             yield f"{entrant.name}: no upscaled column, since this is the size that it was trained at, or smaller"
         else:
             small = f"{entrant.own.width}x{entrant.own.height}"
-            yield f"{entrant.name}: also sampled at {small}, its own size, and enlarged by {plan.settings.upscaler}"
+            yield f"{entrant.name}: also sampled at {small}, its own size, and enlarged by {plan.upscaler}"

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from attrs import evolve, frozen
 
@@ -34,7 +33,7 @@ from d4k.models import (
 )
 from d4k.plugins import create
 from d4k.protocols import Backbone, Placement
-from d4k.sampling import SamplingSettings, choose_settings, versions
+from d4k.sampling import SamplingSettings, choose_settings, settings_record, versions
 
 __all__ = ["UPSCALED", "Entrant", "file_digests", "look_at", "name_entrants", "own_size", "own_sizes", "weights_of"]
 
@@ -69,7 +68,7 @@ class Entrant:
 
     def recipe(self, settings: SamplingSettings, prompt: str, seed: int) -> dict[str, Any]:
         """All that makes one of its pictures what it is."""
-        return {**self.loaded.recipe(prompt, seed, attrs.asdict(settings)), "versions": versions()}
+        return {**self.loaded.recipe(prompt, seed, settings_record(settings)), "versions": versions()}
 
     def settle(self, size: tuple[int, int], given: Mapping[str, Any]) -> Entrant:
         """The entrant, with what it samples with at a size and at its own.

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from d4k.config import shown
 from d4k.errors import OutputError
+from d4k.evaluation.statistics import version_of
 from d4k.files import is_file, read_json, write_json
 from d4k.plugins import registry
 from d4k.sampling import versions
@@ -41,10 +41,10 @@ BESIDE = ("versions", "pictures")
 PACKAGES = ("numpy", "pillow", "torchvision", "transformers")
 
 
-def code_versions() -> dict[str, str]:
-    """Of d4k, its plugins and the packages that compute."""
+def code_versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Of d4k, its plugins and the packages that compute; `more` of these, where they are installed."""
     plugins = {entry.plugin: entry.version for entries in registry().entries.values() for entry in entries}
-    packages = {name: metadata.version(name) for name in PACKAGES}
+    packages = {name: version_of(name) for name in (*PACKAGES, *more)}
     return {"python": platform.python_version(), **packages, **dict(sorted(plugins.items())), **versions()}
 
 

@@ -90,7 +90,7 @@ def about_row(plan: Plan, row: Row) -> dict[str, Any]:
     """What a reader should know of the pictures of a model."""
     settings = row.settings
     sampled = f"{settings.width}x{settings.height}"
-    enlarged = {"sampled at": sampled, "upscaler": plan.settings.upscaler} if row.upscaled else {}
+    enlarged = {"sampled at": sampled, "upscaler": plan.upscaler} if row.upscaled else {}
     return {
         "model": row.entrant.ref.name,
         **about_dataset(plan),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from d4k.benchmark.photographs import read_samples
 from d4k.benchmark.sampling import OWN_SIZE, PICTURES
 from d4k.benchmark.settings import BenchmarkSettings
 from d4k.errors import ConfigError
+from d4k.images.upscale import upscaler_settings
 from d4k.plugins import create
 from d4k.protocols import Sample
-from d4k.sampling import Job, SamplingSettings
+from d4k.sampling import Job, SamplingSettings, settings_record
 from d4k.seeds import numbered_seed
 
 __all__ = ["MODELS", "PHOTOGRAPHS", "ROWS", "UPSCALED", "Plan", "Row", "entrant_record", "make_plan"]
@@ -70,6 +71,7 @@ class Plan:
         width: of all pictures in pixels.
         height: likewise.
         entrants: the models.
+        upscaling: what decides the pictures of the upscaler beside its options, such as the digest of its weights.
         jobs: what every model samples: a picture for each caption, from noise of its own.
         rows: of the table, but for the photographs.
     """
@@ -79,6 +81,7 @@ class Plan:
     width: int
     height: int
     entrants: Sequence[Entrant]
+    upscaling: Mapping[str, Any] = field(factory=dict)
     jobs: Sequence[Job] = field(init=False)
     rows: Sequence[Row] = field(init=False)
 
@@ -100,6 +103,12 @@ class Plan:
         return found
 
     @property
+    def upscaler(self) -> str:
+        """The upscaler as a table names it: where it has weights, with the name and the digest of their file."""
+        file, sha256 = (str(self.upscaling.get(key, "")) for key in ("file", "sha256"))
+        return " ".join(filter(None, (self.settings.upscaler, file, sha256[:12])))
+
+    @property
     def record(self) -> dict[str, Any]:
         """What the manifest says of it, but for hashes, metrics and versions."""
         settings = self.settings
@@ -111,7 +120,8 @@ class Plan:
             "seed": settings.seed,
             "steps": settings.steps,
             "guidance": settings.guidance,
-            "upscaler": {"name": settings.upscaler, "options": dict(settings.upscaler_options)},
+            "upscaler": {"name": settings.upscaler, "options": dict(settings.upscaler_options)}
+            | ({"settings": dict(self.upscaling)} if self.upscaling else {}),
             "loading": settings.loading.recorded | {"device": self.entrants[0].loaded.loading.device},
         }
 
@@ -128,15 +138,15 @@ def make_plan(settings: BenchmarkSettings) -> Plan:
         UnknownNameError: there is no such dataset, model or upscaler.
         ConfigError: a model cannot sample pictures of the size, or an option does not suit.
         DataError: the dataset cannot be read, or is empty.
-        CheckpointError: a model cannot be had.
+        CheckpointError: a model, or the network of the upscaler, cannot be had.
     """
-    create("upscaler", settings.upscaler, **settings.upscaler_options)
+    upscaling = upscaler_settings(create("upscaler", settings.upscaler, **settings.upscaler_options))
     samples = read_samples(settings)
     names = name_entrants(settings.models)
     entrants = [look_at(name, ref, settings.loading) for name, ref in zip(names, settings.models, strict=True)]
     size = settings.given_size or max((own_sizes(entrant)[0] for entrant in entrants), key=lambda own: own[0] * own[1])
     settled = [_settled(entrant, size, settings.sampling) for entrant in entrants]
-    return Plan(settings, samples, *size, settled)
+    return Plan(settings, samples, *size, settled, upscaling)
 
 
 def _settled(entrant: Entrant, size: tuple[int, int], given: dict[str, Any]) -> Entrant:
@@ -152,5 +162,5 @@ def entrant_record(entrant: Entrant, weights: dict[str, str]) -> dict[str, Any]:
     recorded = entrant.recipe(entrant.settings, "", 0)
     fixed = {name: recorded[name] for name in ("model", "options", "adapters", *entrant.ref.files) if name in recorded}
     own = None if entrant.own is None else attrs.asdict(entrant.own)
-    sampling = {"sampling": attrs.asdict(entrant.settings), "own_size": own}
+    sampling = {"sampling": settings_record(entrant.settings), "own_size": own}
     return {"name": entrant.name, **fixed, **sampling, "weights": weights}

@@ -128,7 +128,7 @@ def _make_pictures(output: Path, plan: Plan, begun: Begun, processes: Processes,
     photographs = list(zip(begun.photographs, plan.samples, strict=True))[share]
     cut_photographs(output / PHOTOGRAPHS, photographs, plan.width, plan.height, work.seen)
     device, settings = choose_device(plan.settings.loading.device), plan.settings
-    how = Enlarging(settings.upscaler, settings.upscaler_options, plan.width, plan.height, device)
+    how = Enlarging(settings.upscaler, settings.upscaler_options, plan.width, plan.height, device, plan.upscaling)
     for entrant in plan.entrants:
         rows, model = [row for row in plan.rows if row.entrant is entrant], LazyModel(entrant.ref, entrant.loading)
         for row in rows:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from attrs import define, field, frozen
 from PIL.Image import Image
@@ -27,6 +26,8 @@ from d4k.sampling import (
     generate_into,
     name_files,
     sample,
+    settings_from,
+    settings_record,
     versions,
 )
 
@@ -56,7 +57,7 @@ class LazyModel:
         """Sample the picture of a recipe."""
         if self.backbone is None:
             self.backbone, _ = load_model(self.ref, self.loading)
-        settings = SamplingSettings(**{one.name: recipe[one.name] for one in attrs.fields(SamplingSettings)})
+        settings = settings_from(recipe)
         return to_picture(next(sample(self.backbone, [recipe["prompt"]], [recipe["seed"]], settings, on_step=on_step)))
 
     def free(self) -> None:
@@ -101,6 +102,7 @@ class Enlarging:
         width: of the results in pixels.
         height: likewise.
         device: that computes.
+        settings: what decides the pictures beside the options, such as the digest of weights.
     """
 
     upscaler: str
@@ -108,6 +110,13 @@ class Enlarging:
     width: int
     height: int
     device: torch.device
+    settings: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the recipe of an enlarged picture says of it, beside the size."""
+        found = {"upscaler": self.upscaler, "upscaler_options": dict(self.options)}
+        return found | ({"upscaler_settings": dict(self.settings)} if self.settings else {})
 
     def __call__(self, picture: Image, upscaler: Upscaler) -> Image:
         """Enlarge a picture until it covers the size, and cut the centre out."""
@@ -145,13 +154,13 @@ def enlarge_pictures(
 
     def recipe(job: Job) -> Mapping[str, Any]:
         assert job.seed is not None
-        small = entrant.loaded.recipe(job.prompt, job.seed, attrs.asdict(settings))
+        small = entrant.loaded.recipe(job.prompt, job.seed, settings_record(settings))
         return {
             "prompt": job.prompt,
             "seed": job.seed,
             "width": how.width,
             "height": how.height,
-            "enlarged": small | {"upscaler": how.upscaler, "upscaler_options": dict(how.options)},
+            "enlarged": small | how.record,
             "versions": versions(),
         }
 

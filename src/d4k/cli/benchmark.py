@@ -15,6 +15,7 @@ from d4k.errors import ConfigError
 
 if TYPE_CHECKING:
     from d4k.benchmark import BenchmarkResult
+    from d4k.evaluation import Evaluation
     from d4k.models import ModelRef
 
 __all__ = ["benchmark"]
@@ -122,6 +123,12 @@ def _metrics(names: tuple[str, ...], config: Path | None, options: tuple[str, ..
     }
 
 
+def _label(evaluation: Evaluation) -> str:
+    """The name of a row, with the upscaler where it is not the usual one."""
+    upscaler = evaluation.about.get("upscaler", "lanczos")
+    return evaluation.name if upscaler == "lanczos" else f"{evaluation.name} ({upscaler})"
+
+
 def _finish(result: BenchmarkResult, *, report: bool) -> None:
     """Print the table, and make the report; in the first process of a launch only."""
     from d4k.evaluation import score_table
@@ -129,7 +136,7 @@ def _finish(result: BenchmarkResult, *, report: bool) -> None:
 
     if not first_process():
         return
-    click.echo(score_table({evaluation.name: evaluation.scores for evaluation in result.evaluations}))
+    click.echo(score_table({_label(evaluation): evaluation.scores for evaluation in result.evaluations}))
     if report:
         from d4k.report import write_report
 

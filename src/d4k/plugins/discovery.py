@@ -46,8 +46,9 @@ class Builtins:
     @staticmethod
     @hookimpl
     def register_upscalers(register: Register) -> None:
-        """The classical filter."""
+        """The classical filters."""
         register("lanczos", "d4k.images:Lanczos", summary="Lanczos filter of three lobes, antialiased, on 8-bit pixels")
+        register("bicubic", "d4k.images:Bicubic", summary="bicubic filter, softer than Lanczos, on 8-bit pixels")
 
 
 @cache

@@ -1,163 +1,89 @@
-"""What a picture is sampled with: settled once, checked once, and kept in its recipe."""
+"""What a picture is sampled with: one frozen value, settled once, checked once, and kept in its recipe."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 from attrs import field, frozen
 
-from d4k.config import number, text_or_empty, whole
-from d4k.errors import ConfigError, did_you_mean
-from d4k.models import Model, Training, first_said, refuse_too_large
-from d4k.plugins import registry
-from d4k.protocols import Backbone, LatentSpec
+from d4k.config import from_mapping, number, shown, table, text, text_or_empty
+from d4k.errors import ConfigError
+from d4k.sampling.stages import Stage
 
-__all__ = ["SCHEDULER", "SamplingSettings", "check_size", "choose_settings", "deviations", "is_other_size"]
+__all__ = ["SamplingSettings", "settings_from", "settings_record"]
 
-SCHEDULER = "scheduler"
-"""In place of a shift: that of the model's own scheduler."""
+CUTOFF = 0.4
+"""For twice the side: see `docs/mathematics.md`, "Low-frequency guidance between stages"."""
 
-OTHER_SIZE = 1.5
-"""A picture of so many times more or fewer pixels than those trained is sampled at another size."""
+UPSCALER = "lanczos"
 
 
-def _check_shift(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value == SCHEDULER:
-        return
-    try:
-        number(0, above=True)(owner, attribute, value)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error}, or 'scheduler' for that of the model's own scheduler; 1 changes nothing"
-        ) from error
+def _are_stages(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
+    if not isinstance(value, tuple) or not all(type(one) is Stage for one in value):
+        raise ConfigError(f"{attribute.name} must be a tuple of stages, got {shown(value)}")
 
 
 @frozen
-class SamplingSettings:
-    """What one picture is sampled with, beside its prompt and seed.
+class SamplingSettings(Stage):
+    """What one picture is sampled with, beside its prompt and seed: its own stage, those before it, and how they join.
 
     Args:
         width: pixels.
         height: pixels.
-        steps: steps of the scheduler.
+        steps: steps of the scheduler, of which a stage that begins below noise takes the last part.
         guidance: scale of the guidance; 0 or more.
         shift: moves noise levels towards 1, above 0; "scheduler" is the shift of the model's own scheduler.
+        restart: noise level in (0, 1] that this size begins at, from the picture of the stage before or from one that
+            is given; 1 is noise alone.
         negative_prompt: what classifier-free guidance steers away from.
+        alignment: strength in [0, 1] of the low-frequency guidance that holds a stage to the picture it began with; see
+            `d4k.sampling.alignment`. 0 is off.
+        cutoff: which frequencies count as low there, as a share of the Nyquist frequency of the latent, in [0, 1].
+        upscaler: registered name of what enlarges a picture between stages.
+        upscaler_options: of the upscaler.
+        earlier: the stages before this size, smallest first.
     """
 
-    width: int = field(validator=whole(1))
-    height: int = field(validator=whole(1))
-    steps: int = field(validator=whole(1))
-    guidance: float = field(validator=number(0))
-    shift: float | Literal["scheduler"] = field(default=SCHEDULER, validator=_check_shift)
     negative_prompt: str = field(default="", validator=text_or_empty())
+    alignment: float = field(default=0.0, validator=number(0, 1))
+    cutoff: float = field(default=CUTOFF, validator=number(0, 1))
+    upscaler: str = field(default=UPSCALER, validator=text())
+    upscaler_options: Mapping[str, Any] = field(factory=dict, validator=table())
+    earlier: tuple[Stage, ...] = field(default=(), validator=_are_stages)
 
     @property
-    def scheduler_shift(self) -> float | None:
-        """The shift as `Backbone.scheduler` takes it: None is that of the model's own scheduler."""
-        return None if self.shift == SCHEDULER else float(self.shift)
+    def stages(self) -> tuple[SamplingSettings, ...]:
+        """All sizes that the picture passes through, the last of which is its own; each without any before it."""
+        before = [attrs.evolve(self, **attrs.asdict(stage), earlier=()) for stage in self.earlier]
+        return (*before, attrs.evolve(self, earlier=()))
 
 
-def choose_settings(backbone: Backbone, model: Model, given: Mapping[str, Any]) -> SamplingSettings:
-    """Settle what a picture is sampled with, by the precedence of `d4k.models.reference`.
-
-    Args:
-        backbone: loaded.
-        model: what is known of it.
-        given: fields of `SamplingSettings`; None is settled here.
-
-    Raises:
-        ConfigError: a setting is unknown or out of range, the size does not suit the backbone, or nothing says a value.
-    """
-    known = [f.name for f in attrs.fields(SamplingSettings)]
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"unknown setting '{name}'{did_you_mean(name, known)} Known: {', '.join(known)}.")
-    own = backbone.defaults
-    asked = {name: model.options.get(name, getattr(own, name)) for name in ("steps", "guidance")}
-    said = first_said(given, asked, model.training.sampling, model.registered)
-    size = {side: said.get(side, own.size) for side in ("width", "height")}
-    check_size(backbone, **size, name=model.backbone)
-    refuse_too_large(backbone, **size)
-    preset = registry().preset(model.backbone, **size, downscale=backbone.latent.downscale)
-    usual = {} if preset is None else {"steps": preset.steps, "guidance": preset.guidance, "shift": preset.shift}
-    chosen = first_said(said, size, usual)
-    for name in ("steps", "guidance"):
-        if name not in chosen:
-            raise ConfigError(f"backbone '{model.backbone}' has no preset for {name}: give {name}")
-    settings = SamplingSettings(**chosen)
-    if odd := "; ".join(deviations(backbone, model.training, settings)):
-        warnings.warn(
-            f"'{model.ref.name}' samples otherwise than it was trained: {odd}. Leave these out to sample as trained",
-            stacklevel=2,
-        )
-    return settings
+PLAIN = ("width", "height", "steps", "guidance", "shift", "negative_prompt")
+"""What every recipe holds; the rest is kept where it differs from its default."""
 
 
-def deviations(backbone: Backbone, training: Training, settings: SamplingSettings) -> Iterator[str]:
-    """What a picture would be sampled with otherwise than `training` says, in words.
-
-    Another shape of about as many pixels is no other size.
-    """
-    now = {**backbone.trained_options, "guidance": settings.guidance, "shift": settings.shift}
-    trained = {**training.options, **training.sampling}
-    for name, value in now.items():
-        if trained.get(name, value) != value:
-            yield f"{name} {value}, trained {trained[name]}"
-    seen = (training.width or settings.width, training.height or settings.height)
-    if is_other_size((settings.width, settings.height), seen):
-        yield f"size {settings.width}x{settings.height}, trained {seen[0]}x{seen[1]}"
+def settings_record(settings: SamplingSettings) -> dict[str, Any]:
+    """What a recipe keeps of the settings, as plain values."""
+    defaults = {f.name: f.default for f in attrs.fields(SamplingSettings)} | {"upscaler_options": {}}
+    values = attrs.asdict(settings)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name in PLAIN or getattr(settings, name) != defaults[name]
+    }
 
 
-def is_other_size(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes differ in more than their shape, and by how much is worth a word.
-
-    Args:
-        one: width and height in pixels.
-        other: likewise.
-
-    >>> is_other_size((1024, 1024), (1280, 768)), is_other_size((1024, 1024), (2048, 2048))
-    (False, True)
-    """
-    ratio = one[0] * one[1] / (other[0] * other[1])
-    return max(ratio, 1 / ratio) > OTHER_SIZE
-
-
-def check_size(backbone: Backbone, width: int, height: int, *, name: str = "this model") -> None:
-    """Refuse a size that the backbone cannot generate, before anything is computed.
-
-    Args:
-        backbone: loaded.
-        width: pixels.
-        height: pixels.
-        name: what the message calls the backbone.
+def settings_from(recipe: Mapping[str, Any]) -> SamplingSettings:
+    """The settings that a recipe holds, as `settings_record` made it.
 
     Raises:
-        ConfigError: a side is no whole number, exceeds what the backbone's positions cover, or is not a multiple of the
-            granularity; the message names the nearest sizes that are allowed.
+        ConfigError: a value is not allowed.
     """
-    spec = backbone.latent
-    unit = spec.granularity
-    for side, value in (("width", width), ("height", height)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{side} must be a whole number of pixels, got {value!r}")
-        if spec.max_size is not None and value > spec.max_size:
-            raise ConfigError(_beyond(spec, name, f"{side} {value}", value))
-        if value < unit or value % unit:
-            near = {max(unit, value // unit * unit), max(unit, -(-value // unit) * unit)}
-            allowed = sorted(size for size in near if spec.max_size is None or size <= spec.max_size)
-            raise ConfigError(f"{side} {value} is not a multiple of {unit}; nearest: {' or '.join(map(str, allowed))}")
-
-
-def _beyond(spec: LatentSpec, name: str, asked: str, value: int) -> str:
-    """Why a side is too long for the positions of a backbone, and what covers it."""
-    own = spec.max_size or 0
-    limits = {stride: own * stride // spec.downscale for stride in sorted(spec.downscales)}
-    known = [f"{limit} pixels with F{stride}" for stride, limit in reversed(limits.items())] or [f"{own} pixels"]
-    larger = [f"the backbone option downscale={stride}" for stride, limit in limits.items() if limit >= value][:1]
-    ways = [*larger, f"at most {own} pixels", *([spec.beyond] if spec.beyond else [])]
-    now = f" with F{spec.downscale}" if limits else ""
-    return f"{name} covers at most {', '.join(known)}; asked for {asked}{now}. Choose {', or '.join(ways)}"
+    known = {f.name: recipe[f.name] for f in attrs.fields(SamplingSettings) if f.name in recipe}
+    earlier = known.pop("earlier", ())
+    if not isinstance(earlier, Sequence) or isinstance(earlier, str):
+        raise ConfigError(f"earlier must be a list of stages, got {shown(earlier)}")
+    stages = (from_mapping(Stage, stage, f"earlier.{place}.") for place, stage in enumerate(earlier, 1))
+    return SamplingSettings(**known, earlier=tuple(stages))

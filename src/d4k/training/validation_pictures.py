@@ -106,11 +106,10 @@ class SamplePictures:
             with self.engine.autocast():
                 latent = sample_latents(
                     self.backbone,
-                    [job.prompt],
+                    text,
                     noise,
                     self.settings,
                     on_step=lambda _: tick(),
-                    conditioning=text,
                     device=device,
                 )
             return decoded(self.backbone, latent[0])
