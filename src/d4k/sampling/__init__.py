@@ -1,6 +1,12 @@
 """From a prompt to a picture."""
 
-from d4k.sampling.choose import check_size, choose_settings, deviations, is_other_size
+from d4k.sampling.choose import (
+    check_size,
+    choose_settings,
+    deviations,
+    is_other_size,
+    suggested_stages,
+)
 from d4k.sampling.folder import Generate, Recipe, generate_into
 from d4k.sampling.index import INDEX
 from d4k.sampling.jobs import Job, Target, fill_jobs, name_files
@@ -72,5 +78,6 @@ __all__ = [
     "stage_sizes",
     "starting_noise",
     "steps_of",
+    "suggested_stages",
     "versions",
 ]
