@@ -36,12 +36,14 @@ if TYPE_CHECKING:
         Score,
         Upscaler,
     )
-    from d4k.sampling import Job, SamplingSettings
+    from d4k.sampling import CleanEstimate, Guide, Job, SamplingSettings
     from d4k.training import Run
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "CleanEstimate": "sampling",
+    "Guide": "sampling",
     "Job": "sampling",
     "Loading": "models",
     "ModelRef": "models",
@@ -85,12 +87,14 @@ _HOME = {
 __all__ = [
     "Backbone",
     "CheckpointError",
+    "CleanEstimate",
     "Conditioning",
     "ConfigError",
     "D4KError",
     "DataError",
     "Dataset",
     "FlowStep",
+    "Guide",
     "Job",
     "LatentSpec",
     "Loading",

@@ -14,19 +14,14 @@ from d4k.config import RunConfig, from_mapping, run_sections
 from d4k.evaluation import evaluate, metrics_by_name
 from d4k.models import AppliedAdapter, LoadedModel, ModelRef, split_settings
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Score
-from d4k.sampling import Callback, Into, Job, generate_jobs, generate_pictures
+from d4k.sampling import Callback, Given, Guide, Into, Job, generate_jobs, generate_pictures
 from d4k.training import Run, as_component, fine_tune, origin
 
 __all__ = ["Pipeline"]
 
 
 class Pipeline:
-    """A loaded model. Make one with `Pipeline.from_pretrained`.
-
-    Attributes:
-        backbone: what computes.
-        loaded: which model it is, how it was loaded, and its adapters: one frozen value.
-    """
+    """A loaded model: a `backbone` that computes, and `loaded`, all that is known of it. See `from_pretrained`."""
 
     def __init__(self, backbone: Backbone, loaded: LoadedModel) -> None:
         self.backbone, self.loaded = backbone, loaded
@@ -55,9 +50,8 @@ class Pipeline:
             settings: any field of `d4k.Loading`, such as `dtype="bfloat16"`; and any option, such as `downscale=16`.
 
         Raises:
-            UnknownNameError: there is no such model, dtype, offload, quantisation, back-end or step cache.
             CheckpointError: the model or an adapter cannot be read, or does not fit.
-            ConfigError: the backbone has no such option, or this machine cannot do what is asked.
+            ConfigError: a name or an option is unknown, or this machine cannot do what is asked.
         """
         loading, options = split_settings(settings)
         if isinstance(model, ModelRef):
@@ -113,6 +107,8 @@ class Pipeline:
         *,
         seed: int | Sequence[int] = 0,
         batch_size: int = 1,
+        image: Given | Sequence[Given] | None = None,
+        guide: Guide | None = None,
         on_step: Callback | None = None,
         **settings: Any,
     ) -> list[Image]:
@@ -123,9 +119,13 @@ class Pipeline:
             seed: of every picture, or one for each; with one prompt, several seeds give several pictures. A picture
                 depends on its own seed only, not on its place or the batch size.
             batch_size: pictures at a time.
+            image: RGB picture, path or uint8 tensor (3, H, W) to begin with in place of noise, or one for each prompt.
+                Without width and height the result has its size; one of another aspect is cut around its centre.
+            guide: may change the clean estimate of each step, see `d4k.CleanEstimate`.
             on_step: called after every step; see `d4k.sampling.SamplingStep`.
-            settings: `width`, `height`, `steps`, `guidance`, `shift` and `negative_prompt`, see `d4k.SamplingSettings`;
-                what is None or left out is what the model was trained or registered with, or its backbone's preset.
+            settings: any field of `d4k.SamplingSettings`, such as `width`, `steps` or `guidance`; `stages`, "auto" or
+                sizes to pass through, smallest first; `strength`, the share of the steps that are taken from `image`.
+                What is None or left out is what the model was trained or registered with, or its backbone's preset.
 
         Returns:
             RGB pictures; `picture.info["d4k"]` holds the recipe as a dict.
@@ -133,8 +133,8 @@ class Pipeline:
         Raises:
             ConfigError: a value does not suit the backbone.
         """
-        inputs = (self.backbone, self.loaded, prompt, seed, settings)
-        return list(generate_pictures(*inputs, batch_size=batch_size, on_step=on_step))
+        inputs = (self.backbone, self.loaded, prompt, seed, {**settings, "image": image})
+        return list(generate_pictures(*inputs, batch_size=batch_size, guide=guide, on_step=on_step))
 
     def generate_to(
         self,

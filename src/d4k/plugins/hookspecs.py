@@ -54,7 +54,8 @@ class RegisterCheckpoint(Protocol):
         """Claim `name` for a model: a registered backbone, where its weights are, and its options of the backbone.
 
         `sampling` says with what its authors sample, where its files do not say it: any of `width`, `height`, `steps`,
-        `guidance` and `shift`, which may be "scheduler" for the shift of the model's own scheduler.
+        `guidance` and `shift`, which may be "scheduler" for the shift of the model's own scheduler; and for stages that
+        begin with a smaller picture `restart`, `alignment`, `cutoff` and `upscaler`.
         Where `source` is a Hub id, `configs` may name a folder with the model's configuration files alone, in the
         diffusers layout, so that `d4k plan` needs no network.
         """

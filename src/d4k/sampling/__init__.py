@@ -1,5 +1,6 @@
 """From a prompt to a picture."""
 
+from d4k.sampling.begin import Given
 from d4k.sampling.choose import (
     check_size,
     choose_settings,
@@ -43,6 +44,7 @@ __all__ = [
     "Course",
     "Enlarger",
     "Generate",
+    "Given",
     "Guide",
     "Into",
     "Job",

@@ -14,11 +14,10 @@ from PIL import Image
 from d4k.errors import ConfigError, DataError
 from d4k.images import Crop, open_picture, picture_size
 from d4k.sampling.jobs import Job
-from d4k.sampling.stages import Size, auto_stages, read_size
+from d4k.sampling.stages import Size, auto_stages, is_auto, read_size
 
-__all__ = ["Sources", "check_source", "fitted"]
+__all__ = ["Sources", "check_source", "digest", "fit", "fitted", "size_like", "stages_like"]
 
-AUTO = "auto"
 Asked: TypeAlias = str | Sequence[Any] | None
 """Stages as `d4k.sampling.stages.stage_sizes` reads them."""
 
@@ -52,13 +51,8 @@ class Sources:
         """
         if job.image is None or (job.width and job.height):
             return job
-        size = self.size(job.image)
-        if stages is not None and stages != AUTO and not (job.width or job.height):
-            width, height = read_size(_listed(stages)[-1], size, self.granularity)
-            return attrs.evolve(job, width=width, height=height)
-        scale = (job.width or 0) / size[0] or (job.height or 0) / size[1] or 1.0
-        width, height = (max(1, round(side * scale / self.granularity)) * self.granularity for side in size)
-        return attrs.evolve(job, width=job.width or width, height=job.height or height)
+        width, height = size_like(self.size(job.image), job.width, job.height, stages, self.granularity)
+        return attrs.evolve(job, width=width, height=height)
 
     def stages(self, job: Job, asked: Asked) -> tuple[Any, ...] | str | None:
         """The stages of a job, for `choose_settings`.
@@ -70,10 +64,7 @@ class Sources:
             return asked if asked is None or isinstance(asked, str) else tuple(asked)
         assert job.width is not None
         assert job.height is not None
-        final = (job.width, job.height)
-        if asked == AUTO:
-            return tuple(auto_stages(final, round(2 * math.sqrt(math.prod(self.size(job.image)))), self.granularity))
-        return tuple(read_size(one, final, self.granularity) for one in _listed(asked))
+        return stages_like(self.size(job.image), (job.width, job.height), asked, self.granularity)
 
     def record(self, job: Job) -> dict[str, str]:
         """What a recipe keeps of a job's picture: its path, and the SHA-256 of the file."""
@@ -95,12 +86,49 @@ def fitted(recipe: Mapping[str, Any], size: Size) -> Image.Image | None:
     """
     if "image" not in recipe:
         return None
-    picture = open_picture(Path(recipe["image"]))
+    return fit(open_picture(Path(recipe["image"])), size)
+
+
+def fit(picture: Image.Image, size: Size) -> Image.Image:
+    """A picture in the shape of a size: cut to its aspect around the centre, and reduced to it where it is larger."""
     crop = Crop(size[1], size[0])
     if picture.width >= size[0] and picture.height >= size[1]:
         return crop(picture, seed=0)
     left, top, right, bottom = (round(side) for side in crop.cut(picture.size, seed=0).box)
     return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def size_like(own: Size, width: int | None, height: int | None, stages: Asked, granularity: int) -> Size:
+    """The size of a result that begins with a picture: as asked for, else that of its last stage, or of the picture.
+
+    Args:
+        own: width and height of the picture.
+        width: asked for; where one side is, the other is at the aspect of the picture.
+        height: likewise.
+        stages: asked for.
+        granularity: pixels that the sides of a result are multiples of.
+    """
+    if stages is not None and not is_auto(stages) and not (width or height):
+        return read_size(_listed(stages)[-1], own, granularity)
+    scale = (width or 0) / own[0] or (height or 0) / own[1] or 1.0
+    like = [max(1, round(side * scale / granularity)) * granularity for side in own]
+    return width or like[0], height or like[1]
+
+
+def stages_like(own: Size, final: Size, asked: Asked, granularity: int) -> tuple[Any, ...] | None:
+    """The stages from a picture up to a size, for `choose_settings`; see `Sources.stages`.
+
+    Args:
+        own: width and height of the picture.
+        final: of the result.
+        asked: stages, as a user wrote them.
+        granularity: pixels that the sides of a result are multiples of.
+    """
+    if asked is None:
+        return None
+    if is_auto(asked):
+        return tuple(auto_stages(final, round(2 * math.sqrt(math.prod(own))), granularity))
+    return tuple(read_size(one, final, granularity) for one in _listed(asked))
 
 
 def check_source(recipe: Mapping[str, Any], where: object) -> None:
@@ -124,8 +152,10 @@ def check_source(recipe: Mapping[str, Any], where: object) -> None:
         raise ConfigError(f"{where} was made from {image}, which has changed since; name that picture with --image")
 
 
-def _listed(stages: str | Sequence[Any]) -> Sequence[Any]:
-    return stages.split(",") if isinstance(stages, str) else stages
+def _listed(stages: Any) -> Sequence[Any]:
+    if isinstance(stages, str):
+        return stages.split(",")
+    return stages if isinstance(stages, Sequence) else [stages]
 
 
 def digest(file: Path) -> str:
