@@ -27,8 +27,9 @@ from d4k.sampling.recipe import versions
 from d4k.sampling.sample import Batch, sample_stages, steps_of
 from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
 from d4k.sampling.sources import Sources, fitted
+from d4k.sampling.stages import Size
 
-__all__ = ["Into", "enlarge_jobs", "generate_jobs"]
+__all__ = ["Enlarger", "Into", "enlarge_jobs", "generate_jobs"]
 
 OF_JOBS = ("seed", "image")
 """What is given for jobs that have none of their own, and is no setting."""
@@ -71,29 +72,44 @@ def generate_jobs(
     sampler = Sampler(backbone, loaded, jobs, given)
     if into.keep_stages and not sampler.staged:
         warnings.warn("no stage is kept: each picture is sampled in one; ask for several with stages", stacklevel=2)
-    return _generate_into(into, sampler)
+    return generate_into(
+        into.output, sampler.jobs, sampler.recipe, sampler, plan=sampler.plan, keep_stages=into.keep_stages,
+        on_step=into.on_step, on_picture=into.on_picture,
+    )  # fmt: skip
 
 
-def enlarge_jobs(into: Into, jobs: Sequence[Job], upscaler: str, options: Mapping[str, Any]) -> list[Path]:
+def enlarge_jobs(into: Into, jobs: Sequence[Job], enlarger: Enlarger) -> list[Path]:
     """Enlarge what is missing in a folder, without any model.
 
     Args:
         into: where the pictures go.
         jobs: each with a seed, a size and a picture.
-        upscaler: registered name.
-        options: of the upscaler.
+        enlarger: which upscaler does it.
 
     Raises:
         ConfigError: there is no such upscaler, or it has no such option.
         DataError: a picture cannot be read.
         OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
     """
-    return _generate_into(into, Enlarger(jobs, upscaler, options))
+    upscalers, sources = Upscalers(), Sources()
+    described = upscalers.record(enlarger.upscaler, enlarger.options)
+    same = {"upscaler": enlarger.upscaler, "upscaler_options": dict(enlarger.options), **described}
 
+    def recipe(job: Job) -> dict[str, Any]:
+        own = {"prompt": job.prompt, "seed": job.seed, "width": job.width, "height": job.height}
+        return own | same | sources.record(job) | {"versions": versions()}
 
-def _generate_into(into: Into, maker: Sampler | Enlarger) -> list[Path]:
+    def enlarge(wanted: Mapping[str, Any], course: Course) -> Image.Image:
+        size = (wanted["width"], wanted["height"])
+        begin = fitted(wanted, size)
+        assert begin is not None
+        picture = enlarger(upscalers(enlarger.upscaler, enlarger.options), begin, size)
+        nothing = torch.empty(0)
+        course(SamplingStep(1, 1, 0, 0.0, nothing, nothing))
+        return picture
+
     return generate_into(
-        into.output, maker.jobs, maker.recipe, maker, plan=maker.plan, keep_stages=into.keep_stages,
+        into.output, jobs, recipe, enlarge, plan=lambda wanted: [Planned(wanted["width"], wanted["height"], 1)],
         on_step=into.on_step, on_picture=into.on_picture,
     )  # fmt: skip
 
@@ -189,47 +205,34 @@ class Sampler:
         return record
 
 
+@attrs.frozen
 class Enlarger:
-    """Makes pictures of others with an upscaler alone.
+    """An upscaler that makes pictures of others alone.
 
     Args:
-        jobs: each with a seed, a size and a picture.
         upscaler: registered name.
         options: of the upscaler.
+        device: that computes.
     """
 
-    def __init__(self, jobs: Sequence[Job], upscaler: str, options: Mapping[str, Any]) -> None:
-        self.jobs, self.sources, self.upscalers = jobs, Sources(), Upscalers()
-        described = self.upscalers.record(upscaler, options)
-        self._record = {"upscaler": upscaler, "upscaler_options": dict(options), **described}
+    upscaler: str
+    options: Mapping[str, Any]
+    device: torch.device
 
-    def recipe(self, job: Job) -> dict[str, Any]:
-        """All that makes a job's picture what it is."""
-        own = {"prompt": job.prompt, "seed": job.seed, "width": job.width, "height": job.height}
-        return own | self._record | self.sources.record(job) | {"versions": versions()}
-
-    def plan(self, recipe: Mapping[str, Any]) -> list[Planned]:
-        """One step."""
-        return [Planned(recipe["width"], recipe["height"], 1)]
-
-    def __call__(self, recipe: Mapping[str, Any], course: Course) -> Image.Image:
-        """The picture of a recipe.
+    def __call__(self, made: Upscaler, picture: Image.Image, size: Size) -> Image.Image:
+        """A picture, enlarged.
 
         Raises:
             ConfigError: the upscaler returns a picture of another size.
         """
-        width, height = recipe["width"], recipe["height"]
-        begin = fitted(recipe, (width, height))
-        assert begin is not None
-        pixels = to_float(to_tensor(begin))[None]
-        upscaler = self.upscalers(recipe["upscaler"], recipe["upscaler_options"])
-        enlarged = upscaler(pixels, height, width) if begin.size != (width, height) else pixels
+        pixels, (width, height) = to_float(to_tensor(picture))[None].to(self.device), size
+        enlarged = pixels if picture.size == size else made(pixels, height, width)
         if enlarged.shape != (1, 3, height, width):
-            said = f"returned {tuple(enlarged.shape)} where (1, 3, {height}, {width}) was asked for"
-            raise ConfigError(f"upscaler '{recipe['upscaler']}' {said}")
-        nothing = torch.empty(0)
-        course(SamplingStep(1, 1, 0, 0.0, nothing, nothing))
-        return to_picture(to_uint8(enlarged[0]))
+            asked = f"(1, 3, {height}, {width})"
+            raise ConfigError(
+                f"upscaler '{self.upscaler}' returned {tuple(enlarged.shape)} where {asked} was asked for"
+            )
+        return to_picture(to_uint8(enlarged[0].cpu()))
 
 
 def _stage_recipe(recipe: Mapping[str, Any], settings: SamplingSettings, place: int) -> dict[str, Any]:
