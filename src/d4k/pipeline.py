@@ -14,7 +14,7 @@ from d4k.config import RunConfig, from_mapping, run_sections
 from d4k.evaluation import evaluate, metrics_by_name
 from d4k.models import AppliedAdapter, LoadedModel, ModelRef, split_settings
 from d4k.protocols import Backbone, Dataset, Loss, Metric, Score
-from d4k.sampling import Callback, Job, generate_jobs, generate_pictures
+from d4k.sampling import Callback, Into, Job, generate_jobs, generate_pictures
 from d4k.training import Run, as_component, fine_tune, origin
 
 __all__ = ["Pipeline"]
@@ -52,8 +52,7 @@ class Pipeline:
             variant: of the weight files, such as "fp16".
             transformer: another denoiser for the model: a single file in the names of diffusers or of the original
                 release, a folder, a checkpoint of a run, or a Hub id.
-            settings: any field of `d4k.Loading`, such as `device="cuda"`, `dtype="bfloat16"` or `offload="model"`; and
-                any option of the backbone, such as `downscale=16`.
+            settings: any field of `d4k.Loading`, such as `dtype="bfloat16"`; and any option, such as `downscale=16`.
 
         Raises:
             UnknownNameError: there is no such model, dtype, offload, quantisation, back-end or step cache.
@@ -143,19 +142,20 @@ class Pipeline:
         jobs: Sequence[str | Job],
         *,
         seed: int = 0,
+        keep_stages: bool = False,
         on_step: Callback | None = None,
         on_picture: Callable[[Path], None] | None = None,
         **settings: Any,
     ) -> list[Path]:
         """Generate many pictures into a folder, with their recipes and an `index.jsonl`; resumable.
 
-        Called again with the same arguments it generates what is missing; under `accelerate launch` every process
-        generates its share. What is there already is checked before anything is computed.
+        Called again it generates what is missing; under `accelerate launch` every process generates its share.
 
         Args:
-            output: a folder that is new, empty, or of an earlier call; or for one job a new picture file.
-            jobs: prompts, or `d4k.Job` objects with a seed, a size or a negative prompt of their own.
+            output: a folder that is new, empty or of an earlier call; or for one job a new file.
+            jobs: prompts, or `d4k.Job` objects with a seed, a size, a negative prompt or an image of their own.
             seed: of the jobs that have none.
+            keep_stages: leave finished stages in `stages/`, or beside a file in `NAME-stages/`.
             on_step: called after every step.
             on_picture: called with each file that was written.
             settings: as of `generate`, for the jobs without their own.
@@ -167,8 +167,8 @@ class Pipeline:
             ConfigError: a value does not suit the backbone.
             OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
         """
-        inputs = (Path(output), self.backbone, self.loaded, jobs, seed, settings)
-        return generate_jobs(*inputs, on_step=on_step, on_picture=on_picture)
+        into = Into(Path(output), keep_stages, on_step, on_picture)
+        return generate_jobs(into, self.backbone, self.loaded, jobs, {"seed": seed, **settings})
 
     def train(
         self,

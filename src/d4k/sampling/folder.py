@@ -7,7 +7,6 @@ picture.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import warnings
@@ -26,10 +25,11 @@ from d4k.locks import output_errors
 from d4k.sampling.claim import Claim
 from d4k.sampling.index import Index, line_of
 from d4k.sampling.jobs import Job, Target, name_files
+from d4k.sampling.kept import Course, stage_files, sweep
 from d4k.sampling.loop import SamplingStep
 from d4k.sampling.output import check_output, is_file, made, new_file, visible
-from d4k.sampling.progress import Progress, counting
-from d4k.sampling.recipe import versions
+from d4k.sampling.progress import Planned, Progress, counting
+from d4k.sampling.recipe import changes, shown_changes, versions
 from d4k.upstream import get_cpu_distributed_information
 
 __all__ = ["Generate", "Recipe", "generate_into"]
@@ -38,7 +38,8 @@ LEFTOVER = re.compile(r"\.(\d{4,}-[a-z0-9-]+-seed\d+-\w{8}\.png|index-\w{8}\.jso
 """Names of files that a process was writing when it was killed."""
 
 Recipe = Callable[[Job], Mapping[str, Any]]
-Generate = Callable[[Mapping[str, Any], Callable[[SamplingStep], None]], Image.Image]
+Generate = Callable[[Mapping[str, Any], Course], Image.Image]
+Plan = Callable[[Mapping[str, Any]], Sequence[Planned]]
 Keep = Callable[[Image.Image, Path, Mapping[str, Any]], None]
 Place = Iterator[tuple[Sequence[Target], Keep]]
 
@@ -81,6 +82,8 @@ def generate_into(
     recipe: Recipe,
     generate: Generate,
     *,
+    plan: Plan | None = None,
+    keep_stages: bool = False,
     on_step: Callable[[SamplingStep], None] | None = None,
     on_picture: Callable[[Path], None] | None = None,
 ) -> list[Path]:
@@ -91,7 +94,10 @@ def generate_into(
         jobs: all pictures, each with its seed.
         recipe: from a job to all that makes its picture what it is; asked for anew whenever it is needed, so that the
             recipes of many pictures need not be held.
-        generate: from a recipe and a callback for its steps to a picture. The same recipe is saved with the picture.
+        generate: from a recipe, and what is to be called after each of its steps and keeps its finished stages, to a
+            picture. The same recipe is saved with the picture.
+        plan: from a recipe to its stages, for the time that is left; None tells it from the recipe.
+        keep_stages: leave the finished stages beside the pictures.
         on_step: called after every step.
         on_picture: called with the path of each file after it was written.
 
@@ -113,15 +119,24 @@ def generate_into(
         return []
     check_output(output, len(jobs))
     with (_file if single else _folder)(output, share) as (missing, keep):
-        steps = share.recipe(missing[0].job).get("steps") if missing else None
-        with Progress(len(missing), steps, on_step, quiet=share.rank > 0) as progress:
+        planned, first = plan or _plan, missing[:1]
+        begun = planned(share.recipe(first[0].job)) if first else ()
+        with Progress(len(missing), begun, on_step, quiet=share.rank > 0) as progress:
             for target in missing:
                 settings = share.recipe(target.job)
-                keep(generate(settings, progress), target.file, settings)
-                progress.count()
+                stages = stage_files(target.file, single=single, keep=keep_stages)
+                stages.check()
+                with progress.picture(planned(settings)):
+                    keep(generate(settings, Course(progress, stages)), target.file, settings)
+                    stages.finish()
                 if on_picture is not None:
                     on_picture(target.file)
     return [target.file for target in share.own]
+
+
+def _plan(recipe: Mapping[str, Any]) -> Sequence[Planned]:
+    """The only stage of a recipe, where it has one."""
+    return [Planned(recipe["width"], recipe["height"], recipe["steps"])] if recipe.get("steps") else []
 
 
 @contextmanager
@@ -149,6 +164,7 @@ def _folder(folder: Path, share: Share) -> Place:
             present, listed = _present(folder, index), index.read()
         verified = _verified(share, index, present, listed)
         _tidy(claim, index, {target.file.name for target in share.own}, verified)
+        sweep(folder, verified, index.order)
         try:
             yield [target for target in share.own if target.file.name not in verified], keep
         finally:
@@ -197,7 +213,7 @@ def _verified(
         now = share.recipe(target.job)
         known = name in listed and present[name].stat().st_mtime_ns <= written
         before = index.recipe(listed[name]) if known else read_recipe(target.file)
-        if known and _changes(before, now):  # the index may have been edited; what is in the picture counts
+        if known and changes(before, now):  # the index may have been edited; what is in the picture counts
             known, before = False, read_recipe(target.file)
         _refuse_changed(target.file, before, now)
         befores.update(_other_versions(before, here))
@@ -211,19 +227,12 @@ def _verified(
 
 
 def _refuse_changed(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if changes := _changes(before, now):
-        said = ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changes[:3])
+    if changed := changes(before, now):
+        said = shown_changes(changed, before, now)
         raise OutputError(
             f"{file} was generated with other settings: {said}; name another folder, or give the settings that it was "
             "begun with (--recipe reads them from a picture)"
         )
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of what makes two pictures differ; versions only warn."""
-    names = [name for name in {**now, **before} if name != "versions" and before.get(name) != now.get(name)]
-    plain = json.loads(json.dumps({name: now.get(name) for name in names}))  # JSON has lists only, and text as keys
-    return [name for name in names if before.get(name) != plain[name]]
 
 
 def _other_versions(recipe: Mapping[str, Any], here: Mapping[str, str]) -> list[str]:

@@ -31,6 +31,16 @@ def _is_text(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  
         ) from error
 
 
+def _is_path(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Path):
+        raise ConfigError(f"{attribute.name} must be the path of a picture, got {value!r}")
+    _is_text(owner, attribute, str(value))
+
+
+def _as_path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and value else value
+
+
 @frozen
 class Job:
     """One picture to generate. What is None is decided for all jobs together.
@@ -42,6 +52,7 @@ class Job:
         height: in pixels.
         negative_prompt: what classifier-free guidance steers away from.
         id: names the file in place of the prompt.
+        image: file of a picture to begin with in place of noise.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range, or a text cannot be written in UTF-8.
@@ -53,6 +64,7 @@ class Job:
     height: int | None = field(default=None, kw_only=True, validator=optional(whole(1)))
     negative_prompt: str | None = field(default=None, kw_only=True, validator=optional(_is_text))
     id: str | None = field(default=None, kw_only=True, validator=optional(_is_text))
+    image: Path | None = field(default=None, kw_only=True, converter=_as_path, validator=optional(_is_path))
 
     @seed.validator
     def _check_seed(self, attribute: attrs.Attribute[int | None], value: int | None) -> None:

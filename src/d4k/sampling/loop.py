@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from d4k.errors import ConfigError, D4KError
@@ -15,14 +15,17 @@ from d4k.images import to_uint8
 from d4k.models import computing_device, computing_dtype, holding_step_cache
 from d4k.protocols import Backbone, Conditioning
 from d4k.sampling.settings import SamplingSettings
+from d4k.sampling.stages import Stage
 
 __all__ = [
     "Callback",
     "CleanEstimate",
     "Guide",
     "SamplingStep",
+    "chained",
     "decoded",
     "first_step",
+    "restart_of",
     "sample_latents",
     "schedule",
     "starting_noise",
@@ -110,7 +113,8 @@ def sample_latents(
         prompts: B prompts; or, already encoded and on `device`, them and the negative prompt.
         noise: (B, C, h, w), see `starting_noise`.
         settings: see `choose_settings`; of them one stage counts.
-        clean: (B, C, h, w), latents of the pictures to begin with; None begins with noise alone.
+        clean: (B, C, h, w), latents of the pictures to begin with, re-noised to `settings.restart`; None begins with
+            noise alone, as a restart of 1 does.
         guide: may change the clean estimate of each step before the step is taken.
         on_step: called after every step.
         device: that computes, where it is not told by the module.
@@ -119,7 +123,7 @@ def sample_latents(
         (B, C, h, w) clean latents on the backbone's device, float32: no step is lost in rounding.
 
     Raises:
-        ConfigError: there is no noise level to begin at or below `settings.restart`.
+        ConfigError: there is no noise level to begin at or below `settings.restart`, or the guide returns no estimate.
         D4KError: latents stopped being numbers; the message names the step.
     """
     module = backbone.trainable
@@ -130,15 +134,15 @@ def sample_latents(
         conditioning = backbone.encode_text(conditioning, settings.negative_prompt)
     scheduler.set_begin_index(begin)  # it would look its place up by timestep, and rounded timesteps repeat
     noisy, dtype = noise.to(device or computing_device(module), torch.float32), computing_dtype(module)
-    if clean is not None:
+    if clean is not None and settings.restart < 1:
         noisy = (1 - levels[begin]) * clean.to(noisy) + levels[begin] * noisy
     todo, guide = len(levels) - begin, guide or _free
     with holding_step_cache(module):
         for done, (timestep, level) in enumerate(zip(scheduler.timesteps[begin:], levels[begin:], strict=True), 1):
-            sigma = (timestep / 1000).to(noisy).expand(len(noisy))
-            velocity = backbone.velocity(noisy.to(dtype), sigma, conditioning, settings.guidance, done / todo).float()
+            sigma, at = (timestep / 1000).to(noisy).expand(len(noisy)), (begin + done) / len(levels)
+            velocity = backbone.velocity(noisy.to(dtype), sigma, conditioning, settings.guidance, at).float()
             estimate = CleanEstimate(done, todo, level, noisy, noisy - level * velocity)
-            chosen = guide(estimate)
+            chosen = _guided(guide, estimate)
             if chosen is not estimate.clean:
                 velocity = velocity_from_clean(noisy, chosen, torch.full_like(sigma, level))
             noisy = scheduler.step(velocity, timestep, noisy, return_dict=False)[0]
@@ -158,7 +162,37 @@ def _free(estimate: CleanEstimate) -> Tensor:
     return estimate.clean
 
 
-def schedule(backbone: Backbone, settings: SamplingSettings, *, restart: bool) -> tuple[Any, list[float], int]:
+def _guided(guide: Guide, estimate: CleanEstimate) -> Tensor:
+    """The estimate that a guide chooses, float32; a guide that returns none is refused where it is seen."""
+    chosen, clean = guide(estimate), estimate.clean
+    if not isinstance(chosen, Tensor) or chosen.shape != clean.shape:
+        got = tuple(chosen.shape) if isinstance(chosen, Tensor) else type(chosen).__name__
+        raise ConfigError(
+            f"a guide must return a clean estimate of the shape {tuple(clean.shape)}, got {got}; return estimate.clean "
+            "to change nothing"
+        )
+    return chosen.to(clean)
+
+
+def chained(first: Guide | None, second: Guide | None) -> Guide | None:
+    """A guide that asks two, the second of which is shown what the first one chose.
+
+    Args:
+        first: of the two.
+        second: of the two; where one is None, the other alone is meant.
+    """
+    if first is None or second is None:
+        return first or second
+    before, after = first, second
+
+    def guide(estimate: CleanEstimate) -> Tensor:
+        chosen = _guided(before, estimate)
+        return after(estimate if chosen is estimate.clean else evolve(estimate, clean=chosen))
+
+    return guide
+
+
+def schedule(backbone: Backbone, settings: Stage, *, restart: bool) -> tuple[Any, list[float], int]:
     """A fresh scheduler for one stage, its noise levels without the 0 at the end, and the place of the first to use.
 
     Args:
@@ -174,6 +208,25 @@ def schedule(backbone: Backbone, settings: SamplingSettings, *, restart: bool) -
     _check_levels(levels, settings)
     order = getattr(scheduler, "order", 1)
     return scheduler, levels, first_step(levels, settings.restart, order) if restart else 0
+
+
+def restart_of(backbone: Backbone, settings: Stage, strength: float) -> float:
+    """The restart that begins where diffusers' image-to-image begins: after `steps - strength * steps` steps.
+
+    Args:
+        backbone: loaded.
+        settings: of the stage.
+        strength: share of the steps that are taken, in (0, 1].
+
+    Raises:
+        ConfigError: no step is left.
+    """
+    steps = settings.steps
+    scheduler, levels, _ = schedule(backbone, settings, restart=False)
+    place = int(max(steps - min(steps * strength, steps), 0)) * getattr(scheduler, "order", 1)
+    if place >= len(levels):
+        raise ConfigError(f"strength {strength:g} leaves none of {steps} steps to take; give a higher one")
+    return levels[place]
 
 
 def first_step(levels: Sequence[float], restart: float, order: int = 1) -> int:
@@ -199,7 +252,7 @@ def first_step(levels: Sequence[float], restart: float, order: int = 1) -> int:
     )
 
 
-def _check_levels(levels: Sequence[float], settings: SamplingSettings) -> None:
+def _check_levels(levels: Sequence[float], settings: Stage) -> None:
     if not all(0 <= level <= 1 for level in levels) or len(set(levels)) < min(2, len(levels)):
         raise ConfigError(
             f"shift {settings.shift} leaves no noise levels between 0 and 1 to step through; values from 0.1 to 30 are "

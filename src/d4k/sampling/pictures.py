@@ -1,10 +1,8 @@
-"""Pictures with their recipes: in memory, or into a folder."""
+"""Pictures with their recipes, in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL.Image import Image
@@ -14,14 +12,12 @@ from d4k.images import to_picture
 from d4k.models import LoadedModel
 from d4k.protocols import Backbone
 from d4k.sampling.choose import choose_settings
-from d4k.sampling.folder import generate_into
-from d4k.sampling.jobs import Job, fill_jobs
 from d4k.sampling.loop import Callback
 from d4k.sampling.recipe import versions
 from d4k.sampling.sample import sample
-from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
+from d4k.sampling.settings import SamplingSettings, settings_record
 
-__all__ = ["generate_jobs", "generate_pictures"]
+__all__ = ["generate_pictures", "make_recipe"]
 
 
 def generate_pictures(
@@ -67,59 +63,6 @@ def generate_pictures(
 def make_recipe(loaded: LoadedModel, prompt: str, seed: int, settings: SamplingSettings) -> dict[str, Any]:
     """All that makes a picture what it is."""
     return {**loaded.recipe(prompt, seed, settings_record(settings)), "versions": versions()}
-
-
-def generate_jobs(
-    output: Path,
-    backbone: Backbone,
-    loaded: LoadedModel,
-    jobs: Sequence[str | Job],
-    seed: int,
-    given: Mapping[str, Any],
-    *,
-    on_step: Callback | None = None,
-    on_picture: Callable[[Path], None] | None = None,
-) -> list[Path]:
-    """Generate what is missing in a folder; see `d4k.Pipeline.generate_to`.
-
-    Args:
-        output: a folder that is new, empty, or of an earlier call; or for one job a new picture file.
-        backbone: loaded.
-        loaded: what is known of the model.
-        jobs: prompts, or jobs with a seed, a size or a negative prompt of their own.
-        seed: of the jobs that have none.
-        given: as of `generate_pictures`, for the jobs that have none of their own.
-        on_step: called after every step.
-        on_picture: called with each file that was written.
-
-    Raises:
-        ConfigError: a value does not suit the backbone.
-        OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
-    """
-    sides = {side: given.get(side) for side in ("width", "height")}
-    negative = given.get("negative_prompt") or ""
-    filled = fill_jobs(jobs, seed=seed, negative_prompt=negative, **sides)
-    # each size is settled and checked once, however many jobs there are
-    sizes = {(job.width, job.height) for job in filled}
-    settled = {size: _settled(backbone, loaded, {**given, "width": size[0], "height": size[1]}) for size in sizes}
-
-    def recipe(job: Job) -> dict[str, Any]:
-        own = {"prompt": job.prompt, "seed": job.seed, "negative_prompt": job.negative_prompt}
-        return settled[job.width, job.height] | own
-
-    return generate_into(
-        output, filled, recipe, partial(_from_recipe, backbone), on_step=on_step, on_picture=on_picture
-    )
-
-
-def _settled(backbone: Backbone, loaded: LoadedModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe but for prompt and seed."""
-    return make_recipe(loaded, "", 0, choose_settings(backbone, loaded.model, given))
-
-
-def _from_recipe(backbone: Backbone, recipe: Mapping[str, Any], on_step: Callback) -> Image:
-    settings = settings_from(recipe)
-    return to_picture(next(sample(backbone, [recipe["prompt"]], [recipe["seed"]], settings, on_step=on_step)))
 
 
 def _pairs(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list[str], list[int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ from d4k import __version__
 from d4k.errors import DataError
 from d4k.records import RecipeRecord, read_record
 
-__all__ = ["NEEDED", "check_recipe", "versions"]
+__all__ = ["NEEDED", "changes", "check_recipe", "shown_changes", "versions"]
 
 NEEDED = ("prompt", "seed", "model", "width", "height", "steps", "guidance")
 
@@ -46,3 +47,26 @@ def check_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of d4k, diffusers and torch, as a recipe keeps them."""
     return {"d4k": __version__, "diffusers": metadata.version("diffusers"), "torch": metadata.version("torch")}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], *, versions: bool = False) -> list[str]:
+    """Names of what makes two pictures differ.
+
+    A picture that was begun with counts by its content, wherever it lies.
+
+    Args:
+        before: a recipe that was read.
+        now: one that was made.
+        versions: other versions of the packages count, too.
+    """
+    ignored = set() if versions else {"versions"}
+    if before.get("image_sha256") == now.get("image_sha256"):
+        ignored.add("image")
+    names = [name for name in {**now, **before} if name not in ignored and before.get(name) != now.get(name)]
+    plain = json.loads(json.dumps({name: now.get(name) for name in names}))  # JSON has lists only, and text as keys
+    return [name for name in names if before.get(name) != plain[name]]
+
+
+def shown_changes(names: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first of what differs, in words."""
+    return ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names[:3])

@@ -13,10 +13,12 @@ from d4k.images import to_float
 from d4k.models import computing_device
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
+from d4k.sampling.alignment import Alignment
 from d4k.sampling.loop import (
     Callback,
     Guide,
     SamplingStep,
+    chained,
     decoded,
     sample_latents,
     schedule,
@@ -65,7 +67,7 @@ def sample(
         pictures: (3, H, W) uint8, one a prompt, to begin with in place of noise.
         batch_size: pictures at a time.
         on_step: called after every step.
-        guide: may change the clean estimate of each step, after the alignment of `settings`.
+        guide: may change the clean estimate of each step, after the alignment of `settings` has.
 
     Yields:
         (3, H, W) uint8 on the CPU, in the order of the prompts.
@@ -98,9 +100,9 @@ def sample_stages(
         backbone: loaded.
         batch: what is sampled.
         settings: with all stages.
-        upscaler: enlarges the pictures between stages.
+        upscaler: enlarges the pictures between stages; make it once for many pictures, since it may read a network.
         on_step: called after every step.
-        guide: may change the clean estimate of each step.
+        guide: may change the clean estimate of each step, after the alignment of `settings` has.
 
     Yields:
         After each stage its pictures, (3, H, W) uint8 on the CPU.
@@ -111,17 +113,28 @@ def sample_stages(
     module = backbone.trainable
     was_training = module.training
     module.eval()
+    # the schedules first: one that is refused costs nothing
     pictures, steps = batch.pictures, steps_of(backbone, settings, picture=batch.pictures is not None)
     try:
+        with torch.no_grad():
+            conditioning = backbone.encode_text(batch.prompts, settings.negative_prompt)
         for place, stage in enumerate(settings.stages):
             clean = None if pictures is None else enlarged_latents(backbone, pictures, stage, upscaler)
             noise = starting_noise(backbone, batch.seeds, stage.width, stage.height)
             told = on_step and _counting(on_step, batch.first, steps, place)
-            latents = sample_latents(backbone, batch.prompts, noise, stage, clean=clean, guide=guide, on_step=told)
+            held = chained(_alignment(stage, clean), guide)
+            latents = sample_latents(backbone, conditioning, noise, stage, clean=clean, guide=held, on_step=told)
             pictures = [decoded(backbone, latent) for latent in latents]
             yield pictures
     finally:
         module.train(was_training)
+
+
+def _alignment(stage: SamplingSettings, clean: Tensor | None) -> Guide | None:
+    """What holds a stage to the picture that it begins with; None where there is none or nothing is to hold it."""
+    if clean is None or not stage.alignment:
+        return None
+    return Alignment(clean, restart=stage.restart, strength=stage.alignment, cutoff=stage.cutoff)
 
 
 def steps_of(backbone: Backbone, settings: SamplingSettings, *, picture: bool = False) -> list[int]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 from attrs import field, frozen
 
-from d4k.config import number, table, text, text_or_empty
+from d4k.config import from_mapping, number, shown, table, text, text_or_empty
+from d4k.errors import ConfigError
 from d4k.sampling.stages import Stage
 
 __all__ = ["SamplingSettings", "settings_from", "settings_record"]
 
-CUTOFF = 0.25
+CUTOFF = 0.4
+"""For twice the side: see `docs/mathematics.md`, "Low-frequency guidance between stages"."""
+
+UPSCALER = "lanczos"
+
+
+def _are_stages(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
+    if not isinstance(value, tuple) or not all(type(one) is Stage for one in value):
+        raise ConfigError(f"{attribute.name} must be a tuple of stages, got {shown(value)}")
 
 
 @frozen
@@ -40,9 +49,9 @@ class SamplingSettings(Stage):
     negative_prompt: str = field(default="", validator=text_or_empty())
     alignment: float = field(default=0.0, validator=number(0, 1))
     cutoff: float = field(default=CUTOFF, validator=number(0, 1))
-    upscaler: str = field(default="lanczos", validator=text())
+    upscaler: str = field(default=UPSCALER, validator=text())
     upscaler_options: Mapping[str, Any] = field(factory=dict, validator=table())
-    earlier: tuple[Stage, ...] = ()
+    earlier: tuple[Stage, ...] = field(default=(), validator=_are_stages)
 
     @property
     def stages(self) -> tuple[SamplingSettings, ...]:
@@ -73,5 +82,8 @@ def settings_from(recipe: Mapping[str, Any]) -> SamplingSettings:
         ConfigError: a value is not allowed.
     """
     known = {f.name: recipe[f.name] for f in attrs.fields(SamplingSettings) if f.name in recipe}
-    earlier = tuple(Stage(**stage) for stage in known.pop("earlier", ()))
-    return SamplingSettings(**known, earlier=earlier)
+    earlier = known.pop("earlier", ())
+    if not isinstance(earlier, Sequence) or isinstance(earlier, str):
+        raise ConfigError(f"earlier must be a list of stages, got {shown(earlier)}")
+    stages = (from_mapping(Stage, stage, f"earlier.{place}.") for place, stage in enumerate(earlier, 1))
+    return SamplingSettings(**known, earlier=tuple(stages))

@@ -69,14 +69,15 @@ class Stage:
 
 
 def stage_sizes(
-    asked: str | Sequence[Any] | None, width: int | None, height: int | None, own: int, latent: LatentSpec
+    asked: str | int | Sequence[Any] | None, width: int | None, height: int | None, own: int, latent: LatentSpec
 ) -> list[Size]:
     """The sizes that a picture passes through, the last of which is its own.
 
     Args:
         asked: "auto"; or sizes, smallest first, as a sequence or with commas between them. A number is the longer side
             of a picture at the aspect asked for, and "1024x768" or (1024, 768) a width and height. None is one size.
-        width: of the picture in pixels; None is that of the last size, or of the model.
+            A shorter side that is not given is rounded; what is given must suit the model.
+        width: of the picture in pixels; None is that of the last size, or without sizes that of the model.
         height: likewise.
         own: pixels a side that the model was trained at.
         latent: of the model; sides are rounded to its granularity where they are not given as a width and height.
@@ -86,9 +87,9 @@ def stage_sizes(
     """
     if asked is None:
         return [(own if width is None else width, own if height is None else height)]
-    if asked == "auto":
+    if is_auto(asked):
         return auto_stages((width or own, height or own), own, latent.granularity)
-    given = asked.split(",") if isinstance(asked, str) else list(asked)
+    given = asked.split(",") if isinstance(asked, str) else list(asked) if isinstance(asked, Sequence) else [asked]
     if not given:
         raise ConfigError("no stage was given; name at least one size, or 'auto'")
     last = read_size(given[-1], (1, 1), latent.granularity)
@@ -102,6 +103,11 @@ def stage_sizes(
         if large[0] < small[0] or large[1] < small[1] or large == small:
             raise ConfigError(f"stages must grow, but {_said(large)} comes after {_said(small)}; order them by size")
     return sizes
+
+
+def is_auto(asked: Any) -> bool:
+    """Whether stages are left to `auto_stages`."""
+    return isinstance(asked, str) and asked.strip().lower() == "auto"
 
 
 def read_size(text: Any, aspect: Size, granularity: int) -> Size:
@@ -120,8 +126,8 @@ def read_size(text: Any, aspect: Size, granularity: int) -> Size:
     """
     parts = text.strip().lower().split("x") if isinstance(text, str) else text
     try:
-        numbers = [int(part) for part in (parts if isinstance(parts, Sequence) else [parts])]
-    except (TypeError, ValueError):
+        numbers = [_whole(part) for part in (parts if isinstance(parts, Sequence) else [parts])]
+    except ValueError:
         numbers = []
     if len(numbers) not in (1, 2) or min(numbers) < 1:
         raise ConfigError(f"a stage must be a side in pixels, such as 1024, or a size, such as 1024x768; got {text!r}")
@@ -146,6 +152,13 @@ def auto_stages(size: Size, own: int, granularity: int) -> list[Size]:
         sizes.append((width, height))
         factor *= 2
     return [*sizes, size]
+
+
+def _whole(part: Any) -> int:
+    """A whole number, also as a string. Raises ValueError: it is none."""
+    if isinstance(part, bool) or not isinstance(part, int | str):
+        raise ValueError(part)
+    return int(part)
 
 
 def _said(size: Size) -> str:
