@@ -93,12 +93,13 @@ def recorded_options(recipe: Mapping[str, Any], upscaler: str | None) -> dict[st
 
 def warn_of_upscaler(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Say that the upscaler of a recipe is not what it was, such as one with other weights."""
+    from d4k.images.upscale import upscaler_settings
     from d4k.plugins import create
 
     if "upscaler_settings" not in recipe or given.get("upscaler") != recipe.get("upscaler"):
         return
     upscaler = create("upscaler", given["upscaler"], **given.get("upscaler_options", {}))
-    if dict(getattr(upscaler, "settings", None) or {}) != recipe["upscaler_settings"]:
+    if upscaler_settings(upscaler) != recipe["upscaler_settings"]:
         warnings.warn(
             f"the recipe was made with another version of the upscaler '{given['upscaler']}': the picture will differ",
             stacklevel=2,

@@ -13,10 +13,11 @@ from PIL import Image
 
 from d4k.errors import ConfigError
 from d4k.images import to_float, to_picture, to_tensor, to_uint8
+from d4k.images.upscale import upscaler_settings
 from d4k.models import LoadedModel
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
-from d4k.sampling.choose import choose_settings
+from d4k.sampling.choose import choose_settings, suggested_stages
 from d4k.sampling.folder import generate_into
 from d4k.sampling.jobs import Job, fill_jobs
 from d4k.sampling.kept import Course
@@ -26,7 +27,7 @@ from d4k.sampling.progress import Planned
 from d4k.sampling.recipe import versions
 from d4k.sampling.sample import Batch, sample_stages, steps_of
 from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
-from d4k.sampling.sources import Sources, fitted
+from d4k.sampling.sources import Sources, fitted, warn_of_cut
 from d4k.sampling.stages import Size
 
 __all__ = ["Enlarger", "Into", "enlarge_jobs", "generate_jobs"]
@@ -129,8 +130,8 @@ class Upscalers:
 
     def record(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a recipe keeps of what an upscaler says of itself, such as the SHA-256 of its weights."""
-        said = getattr(self(name, options), "settings", None)
-        return {"upscaler_settings": dict(said)} if said else {}
+        said = upscaler_settings(self(name, options))
+        return {"upscaler_settings": said} if said else {}
 
 
 class Sampler:
@@ -155,8 +156,16 @@ class Sampler:
         self.upscalers = Upscalers()
         self._given = {name: value for name, value in given.items() if name not in OF_JOBS}
         self.jobs = [self.sources.sized(job, self._given.get("stages")) for job in filled]
+        self._warn_of_cuts()
         # each size is settled and checked once, however many jobs there are
         self._settled = {key: self._settle(*key) for key in dict.fromkeys(map(self._key, self.jobs))}
+
+    def _warn_of_cuts(self) -> None:
+        """Name what is cut off, once for each shape."""
+        begun = ((self.sources.size(job.image), job.width, job.height) for job in self.jobs if job.image)
+        for own, width, height in dict.fromkeys(begun):
+            if width and height:
+                warn_of_cut(own, (width, height), self.sources.granularity)
 
     @property
     def staged(self) -> bool:
@@ -199,6 +208,8 @@ class Sampler:
         """A recipe but for prompt, seed and picture."""
         given = {**self._given, "width": width, "height": height, "stages": stages}
         settings = choose_settings(self.backbone, self.loaded.model, given, image=image)
+        if not image and (words := suggested_stages(self.backbone, self.loaded.model, settings)):
+            warnings.warn(words, stacklevel=2)
         record = make_recipe(self.loaded, "", 0, settings)
         if image or settings.earlier:
             record |= self.upscalers.record(settings.upscaler, settings.upscaler_options)
