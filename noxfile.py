@@ -122,6 +122,13 @@ def ablation(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def stages(session: nox.Session) -> None:
+    """Compare ways to a large picture that need no training, into stages/: an hour; started again, it goes on."""
+    environment = {"HF_HUB_OFFLINE": "1", **KEEP_MEMORY}
+    session.run(str(shared(session)), "examples/stages.py", *session.posargs, external=True, env=environment)
+
+
+@nox.session(python=False)
 def build(session: nox.Session) -> None:
     """Build all wheels, install them together in a clean environment, and list the plugins far from the sources."""
     python, wheels = shared(session), HERE / "wheels"

@@ -26,7 +26,7 @@ from d4k.images import read_recipe
 from d4k.models import CARD, ModelRef, find_model
 from d4k.plugins import registry
 from d4k.records import CardRecord, RecipeRecord, read_record
-from d4k.sampling import check_recipe
+from d4k.sampling import check_recipe, settings_from
 
 DEEP = "[" * 1000 + "]" * 1000
 ODD = [
@@ -76,6 +76,12 @@ RECIPE = {
     "step_cache": "first-block", "versions": {"d4k": "0.1.0", "torch": "2"},
     "adapters": [{"name": "a", "source": "a.safetensors", "sha256": "00", "scale": 1.0}],
 }  # fmt: skip
+STAGE = {"width": 32, "height": 32, "steps": 2, "guidance": 1.0, "shift": "scheduler", "restart": 1.0}
+STAGED = {
+    **RECIPE, "restart": 0.5, "alignment": 0.3, "cutoff": 0.25, "upscaler": "bicubic", "upscaler_options": {"x": 1},
+    "upscaler_settings": {"sha256": "00"}, "earlier": [STAGE, {**STAGE, "width": 48}], "image": "a.png",
+    "image_sha256": "0" * 64, "guide": "module.Guide",
+}  # fmt: skip
 
 
 def picture(file: Path, text: str) -> Path:
@@ -91,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=400)
-@given(text=changed(RECIPE))
+@given(text=changed(RECIPE) | changed(STAGED))
 def test_any_recipe_is_good_or_a_data_error(folder: Path, text: str) -> None:
     """What is accepted has the types that sampling needs."""
     file = picture(folder / "a.png", text)
@@ -106,6 +112,11 @@ def test_any_recipe_is_good_or_a_data_error(folder: Path, text: str) -> None:
     assert 0 <= recipe["guidance"] < float("inf")
     assert isinstance(recipe.get("options", {}), dict)
     assert all(isinstance(each["scale"], int | float) for each in recipe.get("adapters", []))
+    if recipe.get("shift") is not None:
+        staged = settings_from(recipe)
+        assert all(0 < stage.restart <= 1 and stage.steps >= 1 for stage in staged.stages)
+        assert 0 <= staged.alignment <= 1
+    assert isinstance(recipe.get("image") or "", str)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +132,17 @@ def test_any_recipe_is_good_or_a_data_error(folder: Path, text: str) -> None:
         ("guidance", "NaN", "it holds NaN, which is no number"),
         ("guidance", "9" * 5000, "an integer of 5000 digits"),
         ("prompt", '"\\ud800"', "half a character"),
+        ("restart", "0", "restart must be a number above 0 and at most 1"),
+        ("alignment", "1.5", "alignment must be a number of at least 0 and at most 1"),
+        ("cutoff", '"low"', "cutoff must be a number of at least 0 and at most 1"),
+        ("upscaler", "[]", "upscaler must be a string that is not empty"),
+        ("upscaler_options", "[1]", "upscaler_options must be a table of options"),
+        ("earlier", "{}", "earlier must be a list"),
+        ("earlier", '[{"width": 1}]', r"earlier\[0\]: missing key 'height'"),
+        ("image", "5", "image must be a string"),
+        ("image", '"a\\u0000b"', "image holds a NUL character"),
+        ("image_sha256", '"00"', "image_sha256 must be 64 hexadecimal digits"),
+        ("guide", "1", "guide must be a string"),
         ("options", DEEP, "nested too deep"),
     ],
 )

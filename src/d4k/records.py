@@ -9,6 +9,7 @@ the record's `format`, and one whose key an older d4k must not miss raises the n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -23,6 +24,7 @@ __all__ = [
     "AdapterRecord",
     "CardRecord",
     "RecipeRecord",
+    "StageRecord",
     "TrainingRecord",
     "read_record",
 ]
@@ -87,6 +89,22 @@ def _is_shift(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         number(0, above=True)(owner, attribute, value)
 
 
+def _is_own_shift(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value != "scheduler":
+        number(0, above=True)(owner, attribute, value)
+
+
+def _is_sha256(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
+    if not isinstance(value, str) or not SHA256.fullmatch(value):
+        raise ConfigError(f"{attribute.name} must be 64 hexadecimal digits, got {value!r}")
+
+
+def _is_path(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    text()(owner, attribute, value)
+    if "\0" in value:
+        raise ConfigError(f"{attribute.name} holds a NUL character, which no path does")
+
+
 def _is_versions(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     table()(owner, attribute, value)
     for name, version in value.items():
@@ -100,6 +118,7 @@ def _is_training(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> Non
 
 
 SIDE = whole(1, 2**20)
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @frozen
@@ -165,6 +184,35 @@ class AdapterRecord:
     name: str = field(default="", validator=_is_text)
 
 
+@frozen
+class StageRecord:
+    """A stage in a recipe, before the one that the picture has its size from.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        steps: of the sampling loop.
+        guidance: scale.
+        shift: of the noise levels; `"scheduler"` is the scheduler's own.
+        restart: noise level that the stage began at.
+    """
+
+    width: int = field(validator=SIDE)
+    height: int = field(validator=SIDE)
+    steps: int = field(validator=whole(1, 100_000))
+    guidance: float = field(validator=number(0))
+    shift: float | str = field(default="scheduler", validator=_is_own_shift)
+    restart: float = field(default=1.0, validator=number(0, 1, above=True))
+
+
+def _stages(value: Any) -> Any:
+    if isinstance(value, StageRecord | tuple):
+        return value
+    if not isinstance(value, list):
+        raise ConfigError(f"earlier must be a list, got {value!r}")
+    return tuple(read_record(StageRecord, each, f"earlier[{i}]", ConfigError) for i, each in enumerate(value))
+
+
 def _adapters(value: Any) -> Any:
     if isinstance(value, AdapterRecord | tuple):
         return value
@@ -186,7 +234,17 @@ class RecipeRecord:
         steps: of the sampling loop.
         guidance: scale.
         shift: of the noise levels; `"scheduler"` or None is the scheduler's own.
+        restart: noise level that the picture's own size began at.
         negative_prompt: what was steered away from.
+        alignment: strength of the low-frequency guidance.
+        cutoff: which frequencies counted as low there.
+        upscaler: registered name of what enlarged pictures.
+        upscaler_options: of the upscaler.
+        upscaler_settings: what the upscaler said of itself.
+        earlier: the stages before the picture's own size.
+        image: file of the picture that it was begun with.
+        image_sha256: of that file, in hexadecimal.
+        guide: name of what changed the clean estimates.
         options: of the backbone.
         revision: of the model.
         variant: of the model's weight files.
@@ -209,7 +267,17 @@ class RecipeRecord:
     steps: int = field(validator=whole(1, 100_000))
     guidance: float = field(validator=number(0))
     shift: float | str | None = field(default=None, validator=_is_shift)
+    restart: float = field(default=1.0, validator=number(0, 1, above=True))
     negative_prompt: str = field(default="", validator=_is_text)
+    alignment: float = field(default=0.0, validator=number(0, 1))
+    cutoff: float | None = field(default=None, validator=optional(number(0, 1)))
+    upscaler: str | None = field(default=None, validator=optional(text()))
+    upscaler_options: Mapping[str, Any] = field(factory=dict, validator=table())
+    upscaler_settings: Mapping[str, Any] = field(factory=dict, validator=table())
+    earlier: tuple[StageRecord, ...] = field(default=(), converter=_stages)
+    image: str | None = field(default=None, validator=optional(_is_path))
+    image_sha256: str | None = field(default=None, validator=optional(_is_sha256))
+    guide: str | None = field(default=None, validator=optional(_is_text))
     options: Mapping[str, Any] = field(factory=dict, validator=_is_options)
     revision: str | None = field(default=None, validator=optional(text()))
     variant: str | None = field(default=None, validator=optional(text()))

@@ -164,6 +164,10 @@ class SamplingDefaults:
     embedded_guidance: float | None = None
 
 
+RESTART = 0.7
+"""Noise level that a stage begins at where neither the user, the model nor a preset says it."""
+
+
 @frozen
 class Preset:
     """What a backbone samples with at some size; registered with the backbone, the nearest size counts.

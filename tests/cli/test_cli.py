@@ -636,6 +636,7 @@ def test_help_and_version(arguments: list[str]) -> None:
             "cache",
             "train",
             "generate",
+            "upscale",
             "evaluate",
             "compare",
             "benchmark",
@@ -656,16 +657,16 @@ def test_presets_are_in_the_help(install: Callable[..., None]) -> None:
         @staticmethod
         @hookimpl
         def register_backbones(register: Any) -> None:
-            presets = (Preset(1024, 28, 7.0), Preset(4096, 50, 5.5, shift=6.0, downscale=16))
+            presets = (Preset(1024, 28, 7.0), Preset(4096, 50, 5.5, shift=6.0, downscale=16, restart=0.6))
             register("toy", "x:Y", summary="a toy", presets=presets)
 
     install(toy=WithPresets)
     lines = d4k("generate", "--help").stdout.splitlines()
     shown = [line.split() for line in lines[-3:]]
     assert shown == [
-        ["backbone", "size", "steps", "guidance", "shift"],
-        ["toy", "1024", "28", "7", "scheduler's"],
-        ["toy", "4096", "(F16)", "50", "5.5", "6"],
+        ["backbone", "size", "steps", "guidance", "shift", "restart"],
+        ["toy", "1024", "28", "7", "scheduler's", "0.7"],
+        ["toy", "4096", "(F16)", "50", "5.5", "6", "0.6"],
     ]
 
 
@@ -680,7 +681,8 @@ def test_help_of_generate_is_in_whole_sentences() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "cache", "train", "generate", "evaluate", "adapter", "plugins", "new", "check", "demo"]
+    "command",
+    ["plan", "cache", "train", "generate", "upscale", "evaluate", "adapter", "plugins", "new", "check", "demo"],
 )
 def test_every_command_has_an_example_on_a_line_of_its_own(command: str) -> None:
     """Help that shows how, not only what."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attrs import frozen
 from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,29 +17,19 @@ from torch import Tensor
 
 from d4k.errors import ConfigError
 from d4k.flow import velocity_from_clean
+from d4k.sampling import CleanEstimate, SamplingSettings, sample_latents, starting_noise
 from d4k.sampling.alignment import Alignment, low_pass
 
 SIZES = [(16, 16), (17, 24), (23, 9), (1, 12), (13, 1)]
 Array = NDArray[np.float64]
 
 
-@frozen(eq=False)
-class Estimate:
-    """Stand-in for the step that the loop hands to a guide."""
-
-    step: int
-    steps: int
-    sigma: float
-    noisy: Tensor
-    clean: Tensor
-
-
 def latents(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def estimate(clean: Tensor, sigma: float = 0.8, step: int = 1) -> Estimate:
-    return Estimate(step, 10, sigma, clean, clean)
+def estimate(clean: Tensor, sigma: float = 0.8, step: int = 1) -> CleanEstimate:
+    return CleanEstimate(step, 10, sigma, clean, clean)
 
 
 def frequencies(height: int, width: int) -> Array:
@@ -125,7 +114,7 @@ def test_without_strength_or_low_frequencies_the_estimate_itself_comes_back(opti
 def test_change_lies_below_the_cutoff_and_what_remains_of_the_difference_above() -> None:
     """Measured in the spectrum, at full strength, over two steps."""
     reference, cutoff = latents(1, 4, 31, 48), 0.4
-    guide = Alignment(reference, restart=0.8, strength=1, cutoff=cutoff, falloff=0)
+    guide = Alignment(reference, restart=0.8, strength=1, cutoff=cutoff)
     where = frequencies(31, 48)
     for step in (1, 2):
         clean = latents(1, 4, 31, 48, seed=step)
@@ -143,7 +132,7 @@ def test_two_steps_follow_the_formulas() -> None:
     guide = Alignment(reference, restart=0.8, strength=0.7, cutoff=cutoff)
     before = None
     for step, sigma in enumerate((0.8, 0.5, 0.1), 1):
-        clean, weight = latents(2, 3, 14, 11, seed=step), 0.7 * sigma / 0.8
+        clean, weight = latents(2, 3, 14, 11, seed=step), 0.7 ** (0.8 / sigma)
         target, expected = reference.double().numpy(), clean.double().numpy()
         expected = expected + weight * (filtered(target, cutoff) - filtered(expected, cutoff))
         if before is not None:
@@ -155,12 +144,11 @@ def test_two_steps_follow_the_formulas() -> None:
 
 def test_weight_falls_with_sigma_from_the_strength_to_nothing() -> None:
     guide = Alignment(latents(1, 1, 2, 2), restart=0.6, strength=0.9, cutoff=0.4)
-    levels = [1.0, 0.6, 0.45, 0.3, 0.15, 0.0]
-    assert [guide.weight(sigma) for sigma in levels] == pytest.approx([0.9, 0.9, 0.675, 0.45, 0.225, 0])
-    steeper = Alignment(latents(1, 1, 2, 2), restart=0.6, strength=0.9, cutoff=0.4, falloff=2)
-    assert steeper.weight(0.3) == pytest.approx(0.225)
-    constant = Alignment(latents(1, 1, 2, 2), restart=0.6, strength=0.9, cutoff=0.4, falloff=0)
-    assert [constant.weight(sigma) for sigma in levels] == [0.9] * 6
+    assert [guide.weight(sigma) for sigma in (1.0, 0.6, 0.3, 0.2)] == pytest.approx([0.9, 0.9, 0.9**2, 0.9**3])
+    assert guide.weight(1e-3) < 1e-20
+    for strength in (0.0, 1.0):
+        same = Alignment(latents(1, 1, 2, 2), restart=0.6, strength=strength, cutoff=0.4)
+        assert {same.weight(sigma) for sigma in (1.0, 0.6, 0.1, 1e-9)} == {strength}
 
 
 def integrated(guide: Alignment, start: Tensor, picture: Tensor, restart: float) -> Tensor:
@@ -170,7 +158,7 @@ def integrated(guide: Alignment, start: Tensor, picture: Tensor, restart: float)
     noisy = start
     for step, (timestep, sigma) in enumerate(zip(scheduler.timesteps, scheduler.sigmas[:-1].tolist(), strict=True), 1):
         velocity = (noisy - picture) / sigma
-        clean = guide(Estimate(step, 6, sigma, noisy, noisy - sigma * velocity))
+        clean = guide(CleanEstimate(step, 6, sigma, noisy, noisy - sigma * velocity))
         guided = velocity_from_clean(noisy, clean, torch.full((len(noisy),), sigma))
         noisy = scheduler.step(guided, timestep, noisy, return_dict=False)[0]
     return noisy
@@ -179,7 +167,7 @@ def integrated(guide: Alignment, start: Tensor, picture: Tensor, restart: float)
 def test_stage_ends_at_the_low_frequencies_of_the_reference_and_the_high_ones_of_the_model() -> None:
     picture, reference = latents(1, 4, 20, 26), latents(1, 4, 20, 26, seed=1)
     start = 0.3 * reference + 0.7 * latents(1, 4, 20, 26, seed=2)
-    guide = Alignment(reference, restart=0.7, strength=1, cutoff=0.4, falloff=0)
+    guide = Alignment(reference, restart=0.7, strength=1, cutoff=0.4)
     found = spectrum(integrated(guide, start, picture, 0.7))
     where = frequencies(20, 26)
     low, high = where <= 0.3, where >= 0.5
@@ -189,7 +177,7 @@ def test_stage_ends_at_the_low_frequencies_of_the_reference_and_the_high_ones_of
 
 def test_stage_returns_the_enlarged_picture_where_everything_is_low() -> None:
     picture, reference = latents(1, 4, 15, 10), latents(1, 4, 15, 10, seed=1)
-    guide = Alignment(reference, restart=0.7, strength=1, cutoff=1, falloff=0)
+    guide = Alignment(reference, restart=0.7, strength=1, cutoff=1)
     found = integrated(guide, latents(1, 4, 15, 10, seed=2), picture, 0.7)
     torch.testing.assert_close(found, reference, rtol=0, atol=1e-5)
 
@@ -231,7 +219,6 @@ def test_a_stage_that_begins_again_gives_the_same() -> None:
         ({"restart": 0.0}, "restart must be a number above 0 and at most 1"),
         ({"strength": 1.1}, "strength must be a number of at least 0 and at most 1"),
         ({"cutoff": -0.1}, "cutoff must be a number of at least 0 and at most 1"),
-        ({"falloff": -1.0}, "falloff must be a number of at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
@@ -243,3 +230,19 @@ def test_reference_of_another_size_is_refused() -> None:
     guide = Alignment(latents(1, 4, 8, 8), restart=0.8, strength=0.5, cutoff=0.4)
     with pytest.raises(ConfigError, match=r"shape \(1, 4, 8, 8\), and the stage \(1, 4, 16, 8\)"):
         guide(estimate(latents(1, 4, 16, 8)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("strength", "same"), [(1.0, "reference"), (0.0, "plain")])
+def test_a_stage_of_the_loop_is_held_or_left_alone(backbone: Any, strength: float, same: str) -> None:
+    """With every frequency low, it ends at the enlarged picture; without strength no bit of the plain stage changes."""
+    stage = SamplingSettings(width=16, height=12, steps=5, guidance=2.0, restart=0.8)
+    noise = starting_noise(backbone, [0, 1], 16, 12)
+    reference = latents(*noise.shape, seed=3)
+    guide = Alignment(reference, restart=0.8, strength=strength, cutoff=1)
+    plain, guided = (
+        sample_latents(backbone, ["a", "b"], noise, stage, clean=reference, guide=chosen) for chosen in (None, guide)
+    )
+    assert not torch.allclose(plain, reference, atol=0.01)
+    torch.testing.assert_close(guided, {"reference": reference, "plain": plain}[same], rtol=0, atol=1e-5)
+    assert strength or torch.equal(guided, plain)

@@ -22,6 +22,7 @@ from d4k.cli.plan import plan
 from d4k.cli.plugins import plugins
 from d4k.cli.report import report
 from d4k.cli.train import train
+from d4k.cli.upscale import upscale
 from d4k.errors import D4KError
 
 __all__ = ["main"]
@@ -35,6 +36,7 @@ COMMANDS = (
     cache,
     train,
     generate,
+    upscale,
     evaluate,
     compare,
     benchmark,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prompts_option", "read_jobs", "read_prompts"]
 
-KEYS = ("text", "prompt", "seed", "width", "height", "negative_prompt", "id")
+KEYS = ("text", "prompt", "seed", "width", "height", "negative_prompt", "id", "image")
 UNUSED = ("file", "file_name", "recipe")  # so that an index and a dataset's metadata.jsonl can be read as well
 
 prompts_option = click.option(
@@ -39,8 +39,8 @@ def read_jobs(source: str | Path, options: Sequence[str] = ()) -> list[Job]:
     Args:
         source: a text file in UTF-8 with one prompt a line, of which empty lines are skipped; a `.jsonl` file with one
             object a line, or a `.json` file with an array of them: `text`, and optionally `seed`, `width`, `height`,
-            `negative_prompt` and `id`, or a string for the prompt alone; or a registered dataset, whose captions are
-            taken.
+            `negative_prompt`, `id` and `image`, or a string for the prompt alone; or a registered dataset, whose
+            captions are taken.
         options: of the dataset, as `key=value`.
 
     Raises:

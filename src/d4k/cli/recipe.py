@@ -16,7 +16,21 @@ from d4k.errors import ConfigError
 if TYPE_CHECKING:
     from d4k.pipeline import Pipeline
 
-__all__ = ["allow_downloads", "on_terminal", "read", "recorded_adapters", "unless_given", "warn_of_changes"]
+__all__ = [
+    "allow_downloads",
+    "as_options",
+    "on_terminal",
+    "read",
+    "recorded_adapters",
+    "recorded_options",
+    "unless_given",
+    "warn_of_changes",
+    "warn_of_upscaler",
+]
+
+EACH = ("steps", "guidance", "shift")
+NOT_OPTIONS = ("adapters", "options", "upscaler_options", "earlier", "prompt")
+"""What a recipe holds in another form than the options of these names do."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -34,6 +48,67 @@ def unless_given(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
         name: recipe[name] if name in recipe and given(name) is ParameterSource.DEFAULT else value
         for name, value in values.items()
     }
+
+
+def as_options(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What a recipe says, as the options of `d4k generate` say it, beside what the command line says itself.
+
+    Stages that the command line gives stand in place of the recorded ones: what was for each of these is then that of
+    the last.
+
+    Args:
+        recipe: checked.
+        path: of the picture.
+
+    Raises:
+        ConfigError: the picture that it was made from is not there, or has changed.
+    """
+    from d4k.sampling import check_source, settings_from
+
+    if not _given("image"):
+        check_source(recipe, path)
+    if "guide" in recipe:
+        warnings.warn(
+            f"{path} was guided by {recipe['guide']}, which no option stands for: it will differ", stacklevel=2
+        )
+    known = {name: value for name, value in recipe.items() if name not in NOT_OPTIONS}
+    if "earlier" in recipe:
+        stages = settings_from(recipe).stages
+        if _given("stages"):
+            del known["width"], known["height"]
+        else:
+            known["stages"] = ",".join(f"{stage.width}x{stage.height}" for stage in stages)
+            known |= {name: [getattr(stage, name) for stage in stages] for name in EACH}
+            joined = stages if "image_sha256" in recipe else stages[1:]
+            known["restart"] = [stage.restart for stage in joined]
+    if _given("strength"):
+        known.pop("restart", None)
+    return known | ({"image": Path(known["image"])} if "image" in known else {})
+
+
+def recorded_options(recipe: Mapping[str, Any], upscaler: str | None) -> dict[str, Any]:
+    """The options of the upscaler in a recipe, where it is the one in use."""
+    return recipe.get("upscaler_options", {}) if upscaler == recipe.get("upscaler") else {}
+
+
+def warn_of_upscaler(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Say that the upscaler of a recipe is not what it was, such as one with other weights."""
+    from d4k.images.upscale import upscaler_settings
+    from d4k.plugins import create
+
+    if "upscaler_settings" not in recipe or given.get("upscaler") != recipe.get("upscaler"):
+        return
+    upscaler = create("upscaler", given["upscaler"], **given.get("upscaler_options", {}))
+    if upscaler_settings(upscaler) != recipe["upscaler_settings"]:
+        warnings.warn(
+            f"the recipe was made with another version of the upscaler '{given['upscaler']}': the picture will differ",
+            stacklevel=2,
+        )
+
+
+def _given(name: str) -> bool:
+    """Whether the command line says a value itself."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def recorded_adapters(recorded: Iterable[Mapping[str, Any]]) -> dict[str | Path, float]:

@@ -27,7 +27,7 @@ from d4k.sampling.pictures import generate_pictures
 from d4k.sampling.progress import Planned, Progress
 from d4k.sampling.recipe import NEEDED, check_recipe, versions
 from d4k.sampling.sample import Batch, sample, sample_stages, steps_of
-from d4k.sampling.sampler import Into, enlarge_jobs, generate_jobs
+from d4k.sampling.sampler import Enlarger, Into, enlarge_jobs, generate_jobs
 from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
 from d4k.sampling.sources import check_source
 from d4k.sampling.stages import SCHEDULER, Stage, auto_stages, read_size, stage_sizes
@@ -42,6 +42,7 @@ __all__ = [
     "Callback",
     "CleanEstimate",
     "Course",
+    "Enlarger",
     "Generate",
     "Given",
     "Guide",

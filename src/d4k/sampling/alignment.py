@@ -7,7 +7,6 @@ A guide of the sampling loop after HiFlow (arXiv 2504.06232). The formulas, and 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from attrs import define, field
@@ -15,27 +14,12 @@ from torch import Tensor
 
 from d4k.config import number
 from d4k.errors import ConfigError
+from d4k.sampling.loop import CleanEstimate
 
 __all__ = ["ROLL_OFF", "Alignment", "low_pass"]
 
 ROLL_OFF = 0.25
 """Half the width of the fall of `low_pass`, as a share of the cutoff."""
-
-
-class Estimate(Protocol):
-    """What `Alignment` reads of a step that is about to be taken."""
-
-    @property
-    def step(self) -> int:
-        """From 1."""
-
-    @property
-    def sigma(self) -> float:
-        """Noise level."""
-
-    @property
-    def clean(self) -> Tensor:
-        """(B, C, h, w) float32, what the model takes the picture for."""
 
 
 @define(eq=False)
@@ -50,9 +34,8 @@ class Alignment:
     Args:
         reference: (B, C, h, w), latent of the enlarged picture, of the size of the stage.
         restart: noise level in (0, 1] that the stage begins at.
-        strength: weight at `restart`, in [0, 1]; 0 leaves the stage as it is.
+        strength: weight at `restart`, in [0, 1]; 0 leaves the stage as it is, and 1 holds it to the end.
         cutoff: which frequencies count as low, see `low_pass`: in [0, 1]; 0 is none, 1 all.
-        falloff: power of sigma that the weight falls with: 1 is a straight line to 0 at sigma 0, 0 keeps the weight.
 
     Raises:
         ConfigError: a number is out of its range.
@@ -65,25 +48,24 @@ class Alignment:
     restart: float = field(validator=number(0, 1, above=True))
     strength: float = field(validator=number(0, 1))
     cutoff: float = field(validator=number(0, 1))
-    falloff: float = field(default=1.0, validator=number(0))
     _before: Tensor | None = field(default=None, init=False, repr=False)
 
     def weight(self, sigma: float) -> float:
-        """How much of the difference to the reference is taken away: `strength * (sigma / restart) ** falloff`.
+        """How much of the difference to the reference is taken away: `strength ** (restart / sigma)`.
 
         Args:
-            sigma: noise level; above `restart` it counts as `restart`.
+            sigma: noise level in (0, 1]; above `restart` it counts as `restart`.
 
         Returns:
-            A number in [0, strength].
+            A number in [0, strength], which falls with sigma unless `strength` is 1 or 0.
 
         >>> guide = Alignment(torch.zeros(1, 4, 8, 8), restart=0.8, strength=0.5, cutoff=0.4)
-        >>> guide.weight(0.8), guide.weight(0.4), guide.weight(0.0)
-        (0.5, 0.25, 0.0)
+        >>> guide.weight(0.8), guide.weight(0.4), guide.weight(0.2)
+        (0.5, 0.25, 0.0625)
         """
-        return self.strength * math.pow(min(sigma / self.restart, 1.0), self.falloff)
+        return math.pow(self.strength, max(self.restart / sigma, 1.0))
 
-    def __call__(self, estimate: Estimate) -> Tensor:
+    def __call__(self, estimate: CleanEstimate) -> Tensor:
         """The clean estimate to go on with; `estimate.clean` itself where there is nothing to change.
 
         Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from d4k.errors import ConfigError
 from d4k.images import open_picture, to_picture
-from d4k.sampling.sources import digest, size_like, stages_like
+from d4k.sampling.sources import digest, size_like, stages_like, warn_of_cut
 from d4k.sampling.stages import Size
 
 __all__ = ["Beginning", "Given", "read_beginnings", "sized_like"]
@@ -89,14 +88,7 @@ def sized_like(given: Mapping[str, Any], size: Size, granularity: int) -> dict[s
     """
     stages = given.get("stages")
     final = size_like(size, given.get("width"), given.get("height"), stages, granularity)
-    scale = max(side / own for side, own in zip(final, size, strict=True))
-    cut = [round(own * scale) - side for side, own in zip(final, size, strict=True)]
-    if max(cut) > granularity:
-        warnings.warn(
-            f"the picture to begin with is {size[0]}x{size[1]}, and {final[0]}x{final[1]} is asked for: what does not "
-            "fit is cut off around its centre. Give one side only to keep its aspect",
-            stacklevel=3,
-        )
+    warn_of_cut(size, final, granularity)
     return {
         **given,
         "width": final[0],

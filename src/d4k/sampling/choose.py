@@ -17,14 +17,12 @@ from d4k.protocols import Backbone, LatentSpec
 from d4k.sampling.loop import restart_of, schedule
 from d4k.sampling.settings import UPSCALER, SamplingSettings
 from d4k.sampling.stages import Size, Stage, auto_stages, is_auto, stage_sizes
+from d4k.values import RESTART
 
 __all__ = ["check_size", "choose_settings", "deviations", "is_other_size", "own_side", "suggested_stages"]
 
 OTHER_SIZE = 1.5
 """A picture of so many times more or fewer pixels than those trained is sampled at another size."""
-
-RESTART = 0.7
-"""Where neither the user, the model nor a preset says at which noise level a stage begins."""
 
 EACH = ("steps", "guidance", "shift", "restart")
 """Settings that stages may have one each of."""

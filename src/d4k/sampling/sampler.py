@@ -13,10 +13,11 @@ from PIL import Image
 
 from d4k.errors import ConfigError
 from d4k.images import to_float, to_picture, to_tensor, to_uint8
+from d4k.images.upscale import upscaler_settings
 from d4k.models import LoadedModel
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
-from d4k.sampling.choose import choose_settings
+from d4k.sampling.choose import choose_settings, suggested_stages
 from d4k.sampling.folder import generate_into
 from d4k.sampling.jobs import Job, fill_jobs
 from d4k.sampling.kept import Course
@@ -26,9 +27,10 @@ from d4k.sampling.progress import Planned
 from d4k.sampling.recipe import versions
 from d4k.sampling.sample import Batch, sample_stages, steps_of
 from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
-from d4k.sampling.sources import Sources, fitted
+from d4k.sampling.sources import Sources, fitted, warn_of_cut
+from d4k.sampling.stages import Size
 
-__all__ = ["Into", "enlarge_jobs", "generate_jobs"]
+__all__ = ["Enlarger", "Into", "enlarge_jobs", "generate_jobs"]
 
 OF_JOBS = ("seed", "image")
 """What is given for jobs that have none of their own, and is no setting."""
@@ -71,29 +73,44 @@ def generate_jobs(
     sampler = Sampler(backbone, loaded, jobs, given)
     if into.keep_stages and not sampler.staged:
         warnings.warn("no stage is kept: each picture is sampled in one; ask for several with stages", stacklevel=2)
-    return _generate_into(into, sampler)
+    return generate_into(
+        into.output, sampler.jobs, sampler.recipe, sampler, plan=sampler.plan, keep_stages=into.keep_stages,
+        on_step=into.on_step, on_picture=into.on_picture,
+    )  # fmt: skip
 
 
-def enlarge_jobs(into: Into, jobs: Sequence[Job], upscaler: str, options: Mapping[str, Any]) -> list[Path]:
+def enlarge_jobs(into: Into, jobs: Sequence[Job], enlarger: Enlarger) -> list[Path]:
     """Enlarge what is missing in a folder, without any model.
 
     Args:
         into: where the pictures go.
         jobs: each with a seed, a size and a picture.
-        upscaler: registered name.
-        options: of the upscaler.
+        enlarger: which upscaler does it.
 
     Raises:
         ConfigError: there is no such upscaler, or it has no such option.
         DataError: a picture cannot be read.
         OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
     """
-    return _generate_into(into, Enlarger(jobs, upscaler, options))
+    upscalers, sources = Upscalers(), Sources()
+    described = upscalers.record(enlarger.upscaler, enlarger.options)
+    same = {"upscaler": enlarger.upscaler, "upscaler_options": dict(enlarger.options), **described}
 
+    def recipe(job: Job) -> dict[str, Any]:
+        own = {"prompt": job.prompt, "seed": job.seed, "width": job.width, "height": job.height}
+        return own | same | sources.record(job) | {"versions": versions()}
 
-def _generate_into(into: Into, maker: Sampler | Enlarger) -> list[Path]:
+    def enlarge(wanted: Mapping[str, Any], course: Course) -> Image.Image:
+        size = (wanted["width"], wanted["height"])
+        begin = fitted(wanted, size)
+        assert begin is not None
+        picture = enlarger(upscalers(enlarger.upscaler, enlarger.options), begin, size)
+        nothing = torch.empty(0)
+        course(SamplingStep(1, 1, 0, 0.0, nothing, nothing))
+        return picture
+
     return generate_into(
-        into.output, maker.jobs, maker.recipe, maker, plan=maker.plan, keep_stages=into.keep_stages,
+        into.output, jobs, recipe, enlarge, plan=lambda wanted: [Planned(wanted["width"], wanted["height"], 1)],
         on_step=into.on_step, on_picture=into.on_picture,
     )  # fmt: skip
 
@@ -113,8 +130,8 @@ class Upscalers:
 
     def record(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a recipe keeps of what an upscaler says of itself, such as the SHA-256 of its weights."""
-        said = getattr(self(name, options), "settings", None)
-        return {"upscaler_settings": dict(said)} if said else {}
+        said = upscaler_settings(self(name, options))
+        return {"upscaler_settings": said} if said else {}
 
 
 class Sampler:
@@ -139,8 +156,16 @@ class Sampler:
         self.upscalers = Upscalers()
         self._given = {name: value for name, value in given.items() if name not in OF_JOBS}
         self.jobs = [self.sources.sized(job, self._given.get("stages")) for job in filled]
+        self._warn_of_cuts()
         # each size is settled and checked once, however many jobs there are
         self._settled = {key: self._settle(*key) for key in dict.fromkeys(map(self._key, self.jobs))}
+
+    def _warn_of_cuts(self) -> None:
+        """Name what is cut off, once for each shape."""
+        begun = ((self.sources.size(job.image), job.width, job.height) for job in self.jobs if job.image)
+        for own, width, height in dict.fromkeys(begun):
+            if width and height:
+                warn_of_cut(own, (width, height), self.sources.granularity)
 
     @property
     def staged(self) -> bool:
@@ -183,53 +208,42 @@ class Sampler:
         """A recipe but for prompt, seed and picture."""
         given = {**self._given, "width": width, "height": height, "stages": stages}
         settings = choose_settings(self.backbone, self.loaded.model, given, image=image)
+        if not image and (words := suggested_stages(self.backbone, self.loaded.model, settings)):
+            warnings.warn(words, stacklevel=2)
         record = make_recipe(self.loaded, "", 0, settings)
         if image or settings.earlier:
             record |= self.upscalers.record(settings.upscaler, settings.upscaler_options)
         return record
 
 
+@attrs.frozen
 class Enlarger:
-    """Makes pictures of others with an upscaler alone.
+    """An upscaler that makes pictures of others alone.
 
     Args:
-        jobs: each with a seed, a size and a picture.
         upscaler: registered name.
         options: of the upscaler.
+        device: that computes.
     """
 
-    def __init__(self, jobs: Sequence[Job], upscaler: str, options: Mapping[str, Any]) -> None:
-        self.jobs, self.sources, self.upscalers = jobs, Sources(), Upscalers()
-        described = self.upscalers.record(upscaler, options)
-        self._record = {"upscaler": upscaler, "upscaler_options": dict(options), **described}
+    upscaler: str
+    options: Mapping[str, Any]
+    device: torch.device
 
-    def recipe(self, job: Job) -> dict[str, Any]:
-        """All that makes a job's picture what it is."""
-        own = {"prompt": job.prompt, "seed": job.seed, "width": job.width, "height": job.height}
-        return own | self._record | self.sources.record(job) | {"versions": versions()}
-
-    def plan(self, recipe: Mapping[str, Any]) -> list[Planned]:
-        """One step."""
-        return [Planned(recipe["width"], recipe["height"], 1)]
-
-    def __call__(self, recipe: Mapping[str, Any], course: Course) -> Image.Image:
-        """The picture of a recipe.
+    def __call__(self, made: Upscaler, picture: Image.Image, size: Size) -> Image.Image:
+        """A picture, enlarged.
 
         Raises:
             ConfigError: the upscaler returns a picture of another size.
         """
-        width, height = recipe["width"], recipe["height"]
-        begin = fitted(recipe, (width, height))
-        assert begin is not None
-        pixels = to_float(to_tensor(begin))[None]
-        upscaler = self.upscalers(recipe["upscaler"], recipe["upscaler_options"])
-        enlarged = upscaler(pixels, height, width) if begin.size != (width, height) else pixels
+        pixels, (width, height) = to_float(to_tensor(picture))[None].to(self.device), size
+        enlarged = pixels if picture.size == size else made(pixels, height, width)
         if enlarged.shape != (1, 3, height, width):
-            said = f"returned {tuple(enlarged.shape)} where (1, 3, {height}, {width}) was asked for"
-            raise ConfigError(f"upscaler '{recipe['upscaler']}' {said}")
-        nothing = torch.empty(0)
-        course(SamplingStep(1, 1, 0, 0.0, nothing, nothing))
-        return to_picture(to_uint8(enlarged[0]))
+            asked = f"(1, 3, {height}, {width})"
+            raise ConfigError(
+                f"upscaler '{self.upscaler}' returned {tuple(enlarged.shape)} where {asked} was asked for"
+            )
+        return to_picture(to_uint8(enlarged[0].cpu()))
 
 
 def _stage_recipe(recipe: Mapping[str, Any], settings: SamplingSettings, place: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ from d4k.images import Crop, open_picture, picture_size
 from d4k.sampling.jobs import Job
 from d4k.sampling.stages import Size, auto_stages, is_auto, read_size
 
-__all__ = ["Sources", "check_source", "digest", "fit", "fitted", "size_like", "stages_like"]
+__all__ = ["Sources", "check_source", "digest", "fit", "fitted", "size_like", "stages_like", "warn_of_cut"]
 
 Asked: TypeAlias = str | Sequence[Any] | None
 """Stages as `d4k.sampling.stages.stage_sizes` reads them."""
@@ -129,6 +130,26 @@ def stages_like(own: Size, final: Size, asked: Asked, granularity: int) -> tuple
     if is_auto(asked):
         return tuple(auto_stages(final, round(2 * math.sqrt(math.prod(own))), granularity))
     return tuple(read_size(one, final, granularity) for one in _listed(asked))
+
+
+def warn_of_cut(own: Size, final: Size, granularity: int) -> None:
+    """Say that more of a picture is cut off than rounding to the granularity does.
+
+    Args:
+        own: width and height of the picture.
+        final: of the result.
+        granularity: pixels that the sides of a result are multiples of.
+
+    Warns:
+        UserWarning: the picture has another aspect.
+    """
+    scale = max(side / before for side, before in zip(final, own, strict=True))
+    if max(round(before * scale) - side for side, before in zip(final, own, strict=True)) > granularity:
+        warnings.warn(
+            f"the picture to begin with is {own[0]}x{own[1]}, and {final[0]}x{final[1]} is asked for: what does not "
+            "fit is cut off around its centre. Give one side only to keep its aspect",
+            stacklevel=3,
+        )
 
 
 def check_source(recipe: Mapping[str, Any], where: object) -> None:

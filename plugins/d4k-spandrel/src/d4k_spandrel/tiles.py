@@ -37,8 +37,8 @@ def context(overlap: int) -> int:
 def overlap_for(reach: int) -> int:
     """The least overlap whose `context` is as much as a network looks.
 
-    >>> overlap_for(24), context(overlap_for(25))
-    (32, 25)
+    >>> overlap_for(19), context(25)
+    (25, 19)
     """
     return next(overlap for overlap in range(reach, 2 * reach + 1) if context(overlap) >= reach)
 
