@@ -267,7 +267,7 @@ def test_a_bound_on_memory_reaches_the_autoencoder_of_a_loaded_model() -> None:
 
 WRONG = {
     "positions": ("stretch", "one of native, interpolate"),
-    "temperature": ("cold", "one of trained, proportional"),
+    "temperature": ("cold", "one of "),
     "trained_size": ("big", "a whole number of at least 1"),
     "text_tokens": (True, "a whole number of at least 1"),
     "downscale": (8.0, "one of 8, 16"),
@@ -275,7 +275,11 @@ WRONG = {
     "guidance": ("high", "a number of at least 0"),
 }
 
-ALSO = {("tiny-flux", "positions"): ", ntk, yarn, resonance-yarn", ("tiny-flux", "temperature"): ", yarn"}
+ALSO = {
+    ("tiny-flux", "positions"): ", ntk, yarn, resonance-yarn",
+    ("tiny-flux", "temperature"): "auto, trained, proportional, yarn",
+    ("tiny-sd3", "temperature"): "trained, proportional",
+}
 
 
 @pytest.mark.parametrize("model", MODELS)

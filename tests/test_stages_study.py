@@ -75,13 +75,16 @@ def test_it_leaves_means_differences_and_a_sheet_for_every_size(study: Any, done
 
 
 def test_its_stages_are_the_pictures_of_one_generation_in_stages(study: Any, plan: Any, done: Path) -> None:
-    """Bit for bit, though each stage here is a file that the next one begins with."""
-    work = study.Work(study.STAGES, 128, 1, 1)
+    """Bit for bit, though each stage here is a file that the next one begins with; and the guidance changes them."""
     pipe = Pipeline.from_pretrained("tiny-sd3", positions="interpolate")
     settings = {"stages": (32, 64, 128), "steps": plan.steps, "restart": plan.restart}
-    [expected] = pipe.generate("a tabby cat", seed=numbered_seed(1, "stages", 1), **settings)
-    kept = open_picture(study.Study(done / "tiny-sd3", plan).path(work))
-    assert torch.equal(to_tensor(kept), to_tensor(expected))
+    found = []
+    for method, guidance in ((study.STAGES, {}), (study.GUIDED, {"alignment": 1.0, "cutoff": 0.25})):
+        [expected] = pipe.generate("a tabby cat", seed=numbered_seed(1, "stages", 1), **settings, **guidance)
+        kept = open_picture(study.Study(done / "tiny-sd3", plan).path(study.Work(method, 128, 1, 1)))
+        assert torch.equal(to_tensor(kept), to_tensor(expected))
+        found.append(to_tensor(kept))
+    assert not torch.equal(*found)
 
 
 def test_what_is_finished_is_not_done_again_and_what_is_missing_comes_out_alike(

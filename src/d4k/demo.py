@@ -1,8 +1,9 @@
 """The paper's story in miniature: a model beyond its size, before and after fine-tuning there.
 
-`tiny-sd3` was trained at 256 pixels. Asked for more it falls apart, as SD3 and Flux do at 4K. It is fine-tuned at
-the larger size with the wavelet loss, and the same prompts and seeds are sampled again: a few times while it trains,
-so that a person watches it improve, and in the end.
+`tiny-sd3` was trained at 256 pixels. Asked for more it falls apart, as SD3 and Flux do at 4K. What can be had without
+training is shown first: the picture of its own size, enlarged, re-noised and gone on with (`d4k generate --stages`).
+Then it is fine-tuned at the larger size with the wavelet loss, and the same prompts and seeds are sampled again: a few
+times while it trains, so that a person watches it improve, and in the end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -40,10 +42,11 @@ GUIDANCE = 1.5
 LOOKS, LOOK_STEPS = 5, 8
 SEED = 0
 METRICS = ("glcm", "glcm-entropy", "compression-ratio")
-ROWS = ("photographs", "before", "after")
+ROWS = {"photographs": "photographs", "before": "before", "stages": "stages, no training", "after": "after fine-tuning"}
+"""What is shown and measured: folder, and what the sheet, the table and the report call it."""
 LEFT = (
     ("report/index.html", "open it in a browser: the table, and a viewer down to single pixels"),
-    ("contact-sheet.png", "photograph, before and after, side by side"),
+    ("contact-sheet.png", "photograph, before, stages and after, side by side"),
     ("over-time.png", "the same prompts and seeds every few steps of the fine-tuning"),
     ("scores.md", "the table above"),
     ("loss.png", "the loss curve"),
@@ -56,7 +59,7 @@ MARKER = ".d4k-demo"
 
 @frozen
 class Outcome:
-    """What a demo leaves: its folder, the run, and photographs, before and after as they were measured."""
+    """What a demo leaves: its folder, the run, and each of `ROWS` as it was measured."""
 
     folder: Path
     run: Run
@@ -64,7 +67,7 @@ class Outcome:
 
 
 def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], object] = print) -> Outcome:
-    """Generate, fine-tune, generate again, score and lay it all out in a folder.
+    """Generate, generate in stages, fine-tune, generate again, score and lay it all out in a folder.
 
     Args:
         folder: made anew; an earlier demo in it is replaced, anything else is refused.
@@ -80,11 +83,14 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     prompts = [dataset[i].caption for i in range(len(dataset))]
     _save_photographs(dataset, folder / "photographs")
 
-    say(f"1/4 {MODEL}, trained at 256 pixels, samples {len(prompts)} prompts at {SIZE}")
+    say(f"1/5 {MODEL}, trained at 256 pixels, samples {len(prompts)} prompts at {SIZE}")
     _generate(Pipeline.from_pretrained(MODEL), prompts, folder / "before")
 
-    say(f"2/4 fine-tuning at {SIZE} pixels with the wavelet loss, positions interpolated")
+    say(f"2/5 the same in stages, without any training: its own size, enlarged, and gone on with at {SIZE}")
     pipe = Pipeline.from_pretrained(MODEL, positions="interpolate")
+    _generate(pipe, prompts, folder / "stages", stages="auto")
+
+    say(f"3/5 fine-tuning at {SIZE} pixels with the wavelet loss, positions interpolated")
     run = pipe.train(
         dataset="sample-photos",
         dataset_options={"names": list(PHOTOS)},
@@ -105,10 +111,10 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     )
     shutil.copyfile(folder / "run" / "validation" / "pictures.png", folder / "over-time.png")
 
-    say("3/4 the same prompts and seeds again")
+    say("4/5 the same prompts and seeds again")
     _generate(pipe, prompts, folder / "after")
 
-    say("4/4 scores, and the report")
+    say("5/5 scores, and the report")
     evaluations = [_measure(folder, row, prompts) for row in ROWS]
     scores = {evaluation.name: evaluation.scores for evaluation in evaluations}
     write_text(folder / "scores.md", markdown_table(scores))
@@ -138,32 +144,33 @@ def _save_photographs(dataset: Dataset, folder: Path) -> None:
         save_picture(crop(open_picture(sample.source, label=sample.id), 0), folder / f"{index:02d}-{PHOTOS[index]}.png")
 
 
-def _generate(pipe: Pipeline, prompts: Sequence[str], folder: Path) -> None:
+def _generate(pipe: Pipeline, prompts: Sequence[str], folder: Path, **more: Any) -> None:
     jobs = [Job(prompt, id=name) for prompt, name in zip(prompts, PHOTOS, strict=True)]
-    pipe.generate_to(folder, jobs, width=SIZE, height=SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE, seed=SEED)
+    settings = {"width": SIZE, "height": SIZE, "steps": SAMPLING_STEPS, "guidance": GUIDANCE, **more}
+    pipe.generate_to(folder, jobs, seed=SEED, **settings)
 
 
 def _measure(folder: Path, row: str, prompts: Sequence[str]) -> Evaluation:
     """Measure one row beside the photographs, into a folder of its own with one store of rows for all."""
-    photographs = row == ROWS[0]
-    subjects = find_subjects(folder / row, prompts if photographs else None, None if photographs else folder / ROWS[0])
-    about = {"pictures": "sample-photos"} if photographs else {"model": MODEL if row == ROWS[1] else "run/model"}
+    photographs = row == "photographs"
+    beside = None if photographs else folder / "photographs"
+    subjects = find_subjects(folder / row, prompts if photographs else None, beside)
+    about = {"pictures": "sample-photos"} if photographs else {"model": "run/model" if row == "after" else MODEL}
     place = folder / SCORES
-    settings = Measuring(output=place / row, store=place / "rows", name=row, seed=SEED, about=about)
+    settings = Measuring(output=place / row, store=place / "rows", name=ROWS[row], seed=SEED, about=about)
     return measure(subjects, metrics_by_name(METRICS), settings)
 
 
 def _contact_sheet(folder: Path, prompts: Sequence[str]) -> None:
-    """Rows photograph, before and after; a column a prompt; every picture at its own size."""
+    """A row for each of `ROWS`, a column a prompt; every picture at its own size."""
     label, gap, top = 190, 12, 44
     sheet = Image.new("RGB", (label + len(prompts) * (SIZE + gap), top + len(ROWS) * (SIZE + gap)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(22)
-    titles = {"photographs": "photograph", "before": "before", "after": "after fine-tuning"}
     for column, prompt in enumerate(prompts):
         draw.text((label + column * (SIZE + gap), 10), prompt, "black", font=ImageFont.load_default(19))
-    for row, name in enumerate(ROWS):
+    for row, (name, title) in enumerate(ROWS.items()):
         y = top + row * (SIZE + gap)
-        draw.text((8, y + SIZE // 2), titles[name], "black", font=font)
+        draw.text((8, y + SIZE // 2), title, "black", font=font)
         for column, file in enumerate(list_pictures(folder / name)):
             sheet.paste(open_picture(file), (label + column * (SIZE + gap), y))
     save_picture(sheet, folder / "contact-sheet.png")

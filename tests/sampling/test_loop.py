@@ -19,6 +19,7 @@ from d4k.sampling import (
     SamplingStep,
     check_size,
     choose_settings,
+    first_step,
     sample,
     sample_latents,
     starting_noise,
@@ -243,3 +244,51 @@ def test_nearest_size_does_not_exceed_the_limit(backbone: Any, monkeypatch: Any)
 def test_sizes_up_to_the_limit_are_allowed(backbone: Any) -> None:
     """The largest size the positions cover is itself allowed, and so is one granule."""
     check_size(backbone, 64, 4)
+
+
+@pytest.mark.parametrize(
+    ("levels", "restart", "order", "place"),
+    [
+        ([1.0, 0.8, 0.5], 1.0, 1, 0),
+        ([0.9996, 0.8, 0.5], 1.0, 1, 0),
+        ([1.0, 0.8, 0.5], 0.8, 1, 1),
+        ([1.0, 0.800000011920929, 0.5], 0.8, 1, 1),  # float32
+        ([1.0, 0.8, 0.5], 0.79, 1, 2),
+        ([1.0, 0.8, 0.8, 0.5, 0.5], 0.8, 2, 2),  # Heun's asks twice, and a step is not begun in its middle
+        ([1.0, 0.8, 0.8, 0.5, 0.5], 0.6, 2, 4),
+    ],
+)
+def test_a_picture_is_renoised_to_the_first_level_at_or_below(
+    levels: list[float], restart: float, order: int, place: int
+) -> None:
+    assert first_step(levels, restart, order) == place
+
+
+def test_a_guide_that_returns_the_estimate_changes_no_bit(backbone: Any) -> None:
+    noise, seen = starting_noise(backbone, [0], 16, 12), []
+    free = sample_latents(backbone, ["a"], noise, settings())
+    same = sample_latents(backbone, ["a"], noise, settings(), guide=lambda one: (seen.append(one), one.clean)[1])
+    assert torch.equal(free, same)
+    assert [(one.step, one.steps) for one in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert [one.sigma for one in seen] == backbone.scheduler(3, 12, 16).sigmas[:-1].tolist()
+    assert torch.equal(seen[0].noisy, noise)
+    assert {one.clean.dtype for one in seen} == {torch.float32}
+
+
+def test_a_guide_changes_the_step_that_is_taken(backbone: Any) -> None:
+    """A copy of the estimate is the same within rounding; one that is held to a picture arrives at it."""
+    noise, goal = starting_noise(backbone, [0, 1], 16, 12), torch.full((1, 12, 6, 8), 0.25)
+    free = sample_latents(backbone, ["a"], noise[:1], settings())
+    copied = sample_latents(backbone, ["a"], noise[:1], settings(), guide=lambda one: one.clean + 0)
+    torch.testing.assert_close(free, copied, rtol=1e-4, atol=1e-4)
+    steps: list[SamplingStep] = []
+    held = sample_latents(backbone, ["a"], noise[:1], settings(), guide=lambda _: goal.double(), on_step=steps.append)
+    torch.testing.assert_close(held, goal, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(step.clean, goal) for step in steps)
+
+
+@pytest.mark.parametrize(("wrong", "got"), [(None, "NoneType"), (torch.zeros(1, 12, 6, 7), r"\(1, 12, 6, 7\)")])
+def test_a_guide_that_returns_no_estimate_is_refused(backbone: Any, wrong: Any, got: str) -> None:
+    noise = starting_noise(backbone, [0], 16, 12)
+    with pytest.raises(ConfigError, match=rf"a guide must return .* \(1, 12, 6, 8\), got {got}; return estimate.clean"):
+        sample_latents(backbone, ["a"], noise, settings(), guide=lambda _: wrong)

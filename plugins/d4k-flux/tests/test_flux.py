@@ -247,7 +247,7 @@ def test_what_a_run_trained_with_is_what_its_model_draws_with(tmp_path):
     run = pipe.train(
         dataset="sample-photos", output_dir=tmp_path / "run", loss="mse", **size, guidance=2.0, shift=3.0, save_every=0
     )
-    options = {"downscale": 8, "positions": "interpolate", "temperature": "trained", "text_tokens": 16}
+    options = {"downscale": 8, "positions": "interpolate", "temperature": "auto", "text_tokens": 16}
     card = json.loads((tmp_path / "run" / "model" / "d4k.json").read_text())
     assert card["training"] == {"width": 64, "height": 64, "guidance": 2.0, "shift": 3.0, "options": options}
     assert card["options"] == {"trained_size": 256, "steps": 28, "guidance": 2.0} | options
@@ -271,7 +271,7 @@ def test_guidance_of_training_is_that_of_the_backbone_unless_said(tmp_path):
     """A run that sets neither guidance nor shift records the embedded scale, and no shift."""
     config = from_mapping(RunConfig, {"model": "tiny-flux", "dataset": {"name": "d"}, "output_dir": "o"})
     facts = trained_with(Pipeline.from_pretrained("tiny-flux", device="cpu").backbone, config)
-    options = {"downscale": 8, "positions": "native", "temperature": "trained", "text_tokens": 24}
+    options = {"downscale": 8, "positions": "native", "temperature": "auto", "text_tokens": 24}
     assert facts == Training(256, 256, 3.5, None, options)
 
 

@@ -239,10 +239,8 @@ def test_temperature_multiplies_every_score(parts: FluxPipeline, positions: str,
 
 
 @pytest.mark.parametrize("positions", EXTENDED)
-@pytest.mark.parametrize("temperature", [None, "proportional"])
-def test_small_pictures_are_those_of_native_positions(
-    parts: FluxPipeline, positions: str, temperature: str | None
-) -> None:
+@pytest.mark.parametrize("temperature", ["auto", "proportional"])
+def test_small_pictures_are_those_of_native_positions(parts: FluxPipeline, positions: str, temperature: str) -> None:
     """Velocities at or below the trained size are equal to the bit, larger ones are not."""
     native = held(parts)
     small, large = velocity(native, 32, 32), velocity(native, 64, 64)
@@ -272,12 +270,15 @@ def test_a_pipeline_has_the_positions_of_the_backbone_that_holds_it(parts: FluxP
 
 
 def test_temperature_follows_positions_unless_said(parts: FluxPipeline) -> None:
-    """YaRN's goes with YaRN; what came of it is what training records."""
+    """YaRN's goes with YaRN; training records what was said, which with the positions is enough."""
     usual = {"native": "trained", "interpolate": "trained", "ntk": "trained", "yarn": "yarn", "resonance-yarn": "yarn"}
     for positions, temperature in usual.items():
-        told = held(parts, positions=positions).trained_options
-        assert (told["positions"], told["temperature"]) == (positions, temperature)
-    assert held(parts, positions="yarn", temperature="trained").trained_options["temperature"] == "trained"
+        backbone = held(parts, positions=positions)
+        told = backbone.trained_options
+        assert (told["positions"], told["temperature"]) == (positions, "auto")
+        assert getattr(backbone.rotary, "temperature", "trained") == temperature
+    plain = held(parts, positions="yarn", temperature="trained")
+    assert plain.rotary.temperature == plain.trained_options["temperature"] == "trained"
 
 
 @pytest.mark.parametrize("positions", EXTENDED)
@@ -346,10 +347,11 @@ def test_what_is_trained_with_yarn_is_sampled_with_it(tmp_path: Path, way: dict[
     expected = pipe.generate("a cat", **size)[0]
 
     again = Pipeline.from_pretrained(tmp_path / "run", device="cpu", trained_size=64)
-    assert (again.backbone.positions, again.backbone.temperature) == ("yarn", "yarn")
+    assert (again.backbone.positions, again.backbone.temperature) == ("yarn", "auto")
+    assert again.backbone.rotary.temperature == "yarn"
     assert again.generate("a cat", **size)[0].tobytes() == expected.tobytes()
 
-    other = Pipeline.from_pretrained(run.output_dir, device="cpu", positions="native", temperature="trained")
-    said = "than it was trained: positions native, trained yarn; temperature trained, trained yarn"
+    other = Pipeline.from_pretrained(run.output_dir, device="cpu", positions="native", temperature="proportional")
+    said = "than it was trained: positions native, trained yarn; temperature proportional, trained auto"
     with pytest.warns(UserWarning, match=said):
         other.generate("a cat", **size)

@@ -95,6 +95,8 @@ def stage_sizes(
     last = read_size(given[-1], (1, 1), latent.granularity)
     final = (width or last[0], height or last[1])
     sizes = [read_size(one, final, latent.granularity) for one in given]
+    if read_size(given[-1], final, 1) == final:  # one that does not suit the model is refused as such, not rounded
+        sizes[-1] = final
     if sizes[-1] != final:
         raise ConfigError(
             f"the last of the stages is {_said(sizes[-1])}, but {_said(final)} is asked for; end the stages with that"

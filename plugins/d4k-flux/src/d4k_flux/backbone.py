@@ -15,7 +15,7 @@ from torch import Tensor
 
 from d4k import Conditioning, LatentSpec, Placement, SamplingDefaults, backbones
 from d4k.autoencoder import Posterior, own_downscale
-from d4k_flux.positions import POSITIONS, TEMPERATURES, attach_positions, token_positions, usual_temperature
+from d4k_flux.positions import POSITIONS, TEMPERATURES, attach_positions, token_positions
 
 __all__ = ["FluxBackbone", "pack", "unpack"]
 
@@ -36,8 +36,8 @@ class FluxBackbone:
             the low ones and keeps the high ones; `resonance-yarn` also makes their wavelengths whole numbers of
             tokens.
         temperature: of attention in larger images. `trained` is the model's own; `proportional` keeps the entropy of
-            attention as tokens grow in number; `yarn` is that of YaRN. None is what goes with `positions`: `yarn` for
-            `yarn` and `resonance-yarn`, else `trained`; it is replaced by it on loading.
+            attention as tokens grow in number; `yarn` is that of YaRN. `auto` is what goes with `positions`: `yarn` for
+            `yarn` and `resonance-yarn`, else `trained`.
         trained_size: pixels a side the model was trained at; None is what diffusers samples by default.
         text_tokens: T5 tokens, at most what its tokenizer takes; None is 512, diffusers' default, or else that limit,
             and is replaced by it on loading.
@@ -51,7 +51,7 @@ class FluxBackbone:
 
     source: str = field(validator=backbones.text())
     positions: str = field(default="native", validator=backbones.one_of(*POSITIONS))
-    temperature: str | None = field(default=None, validator=backbones.optional(backbones.one_of(*TEMPERATURES)))
+    temperature: str = field(default="auto", validator=backbones.one_of(*TEMPERATURES))
     trained_size: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
     text_tokens: int | None = field(default=None, validator=backbones.optional(backbones.whole(1)))
     downscale: int | None = field(default=None, validator=backbones.optional(backbones.one_of(*DOWNSCALES)))
@@ -73,7 +73,6 @@ class FluxBackbone:
         downscale = self.downscale or own_downscale(pipeline.vae)
         self.autoencoder = backbones.ExactAutoencoder(pipeline.vae, downscale, memory_gb)
         self.text_tokens = backbones.text_length(self.text_tokens, pipeline.tokenizer_2, TEXT_TOKENS)
-        self.temperature = self.temperature or usual_temperature(self.positions)
         trained = self._trained_patches  # refuses a trained_size that is too small
         self.rotary = attach_positions(pipeline.transformer, self.positions, self.temperature, trained)
 

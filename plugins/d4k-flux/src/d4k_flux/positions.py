@@ -21,11 +21,10 @@ __all__ = [
     "frequencies",
     "sharpening",
     "token_positions",
-    "usual_temperature",
 ]
 
 POSITIONS = ("native", "interpolate", "ntk", "yarn", "resonance-yarn")
-TEMPERATURES = ("trained", "proportional", "yarn")
+TEMPERATURES = ("auto", "trained", "proportional", "yarn")
 ROTATIONS = (32, 1)
 """Turns within the trained side from which YaRN keeps a frequency, and up to which it interpolates one: `beta` and
 `alpha` of arXiv 2309.00071."""
@@ -49,11 +48,6 @@ def enlargement(rows: int, columns: int, trained: int) -> float:
     2.0
     """
     return max(1.0, math.sqrt(rows * columns) / trained)
-
-
-def usual_temperature(positions: str) -> str:
-    """The temperature that goes with positions: YaRN has one of its own, the others keep the model's."""
-    return "yarn" if positions.endswith("yarn") else "trained"
 
 
 def frequencies(positions: str, size: int, theta: float, trained: int, scale: float) -> Tensor:
@@ -122,7 +116,7 @@ class RotaryPositions(torch.nn.Module):
     Args:
         native: what it stands in for, a diffusers `FluxPosEmbed`.
         positions: one of `POSITIONS`.
-        temperature: one of `TEMPERATURES`.
+        temperature: one of `TEMPERATURES` but "auto".
         trained: tokens a side of the pictures that the model was trained on.
     """
 
@@ -160,7 +154,8 @@ def attach_positions(transformer: Any, positions: str, temperature: str, trained
     Args:
         transformer: of diffusers.
         positions: one of `POSITIONS`.
-        temperature: one of `TEMPERATURES`.
+        temperature: one of `TEMPERATURES`; "auto" is "yarn" where positions are YaRN's, which it is a part of, and
+            "trained" elsewhere.
         trained: tokens a side of the pictures that the model was trained on.
 
     Returns:
@@ -169,6 +164,8 @@ def attach_positions(transformer: Any, positions: str, temperature: str, trained
     native = transformer.pos_embed
     if isinstance(native, RotaryPositions):
         native = native.native
+    if temperature == "auto":
+        temperature = "yarn" if positions.endswith("yarn") else "trained"
     own = positions in ("native", "interpolate") and temperature == "trained"
     transformer.pos_embed = native if own else RotaryPositions(native, positions, temperature, trained)
     return None if own else transformer.pos_embed

@@ -9,13 +9,14 @@ from d4k import Preset, hookimpl
 
 PRESETS = (
     Preset(1024, steps=28, guidance=7.0),
-    Preset(2048, steps=28, guidance=7.0, downscale=16),
-    Preset(2048, steps=28, guidance=7.0, downscale=8, shift=6.0),
-    Preset(4096, steps=28, guidance=7.0, downscale=16, shift=6.0),
-    Preset(4096, steps=28, guidance=7.0, downscale=8, shift=12.0),
+    Preset(2048, steps=28, guidance=7.0, downscale=16, restart=0.78),
+    Preset(2048, steps=28, guidance=7.0, downscale=8, shift=6.0, restart=0.78),
+    Preset(4096, steps=28, guidance=7.0, downscale=16, shift=6.0, restart=0.61),
+    Preset(4096, steps=28, guidance=7.0, downscale=8, shift=12.0, restart=0.61),
 )
 """Steps and guidance of arXiv 2503.18352. SD3's shift of 3 is for a latent of 128x128; it grows with the side of the
-latent, arXiv 2403.03206, section 5.3.2."""
+latent, arXiv 2403.03206, section 5.3.2. Stages restart where HiFlow's published settings for FLUX.1 do: the last 16 of
+30 steps at 2048, the last 10 at 4096, arXiv 2504.06232."""
 
 MEDIUM, LARGE = "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/stable-diffusion-3.5-large"
 
