@@ -290,7 +290,7 @@ def test_stages_are_encoded_in_bands_within_the_memory_given() -> None:
     pictures = [to_uint8(torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(0)) / 2)]
     stage = SamplingSettings(192, 256, 4, 2.0)
     found: list[Tensor] = []
-    bound = 0.02
+    bound = 0.01  # of 0.025 that one pass takes
     for memory in (None, bound):
         model = Pipeline.from_pretrained("tiny-sd3", device="cpu", memory_gb=memory).backbone
         found.append(enlarged_latents(model, pictures, stage, Lanczos()))
