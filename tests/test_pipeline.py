@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from d4k import CheckpointError, ConfigError, DataError, OutputError, Pipeline, PluginError, Score, UnknownNameError
-from d4k.images import read_recipe, save_picture
+from d4k.images import read_recipe, save_picture, to_tensor
 from d4k.machine import choose_device
 from d4k.plugins import registry
 
@@ -214,3 +215,119 @@ def test_each_process_of_a_launcher_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert str(choose_device()) == "cuda:3"
     assert str(choose_device("cpu")) == "cpu"
+
+
+@pytest.fixture(scope="module")
+def small(pipe) -> Image.Image:
+    """A picture of 96x64 to begin with."""
+    return pipe.generate("a tabby cat", width=96, height=64, steps=2)[0]
+
+
+def test_stages_are_generated_and_recorded(pipe):
+    """The recipe holds the earlier stages; they are the smaller picture, enlarged and refined."""
+    staged = pipe.generate("a tabby cat", stages="48,96", height=64, width=96, steps=2, restart=0.6)[0]
+    recipe = staged.info["d4k"]
+
+    assert staged.size == (recipe["width"], recipe["height"]) == (96, 64)
+    assert [(one["width"], one["height"]) for one in recipe["earlier"]] == [(48, 32)]
+    assert recipe["restart"] == 0.6
+    first = pipe.generate("a tabby cat", width=48, height=32, steps=2)[0]
+    again = pipe.generate("a tabby cat", image=first, width=96, height=64, steps=2, restart=0.6)[0]
+    assert np.array_equal(np.asarray(staged), np.asarray(again))
+
+
+@pytest.mark.parametrize("kind", ["picture", "path", "tensor"])
+def test_a_picture_is_begun_with_however_it_is_given(pipe, small, tmp_path, kind):
+    """The result has its size, and the recipe says what was begun with."""
+    path = tmp_path / "cat.png"
+    small.save(path)
+    given = {"picture": small, "path": path, "tensor": to_tensor(small)}[kind]
+    result = pipe.generate("a tabby cat", image=given, strength=0.5, steps=4)[0]
+    recipe = result.info["d4k"]
+
+    expected = pipe.generate("a tabby cat", image=[small], strength=0.5, steps=4)[0]
+    assert np.array_equal(np.asarray(result), np.asarray(expected))
+    assert result.size == (96, 64)
+    assert len(recipe["image_sha256"]) == 64
+    assert recipe.get("image") == (str(path) if kind == "path" else None)
+    assert "strength" not in recipe
+    assert 0 < recipe["restart"] < 1
+    assert recipe["restart"] != 0.7
+
+
+def test_less_strength_leaves_more_of_the_picture(pipe, small):
+    """The fewer steps are taken, the nearer the result is."""
+    given = {"image": small, "width": 96, "height": 64, "steps": 8}
+    found = [draw(pipe, "a rocket", strength=strength, **given)[0] for strength in (0.25, 0.5, 0.875)]
+    away = [np.abs(one - np.asarray(small, float)).mean() for one in found]
+
+    assert away[0] < away[1] < away[2]
+
+
+def test_a_picture_keeps_its_aspect_or_is_cut_with_a_warning(pipe, small):
+    """Of one side the other follows; both, at another aspect, cut what does not fit."""
+    settings = {"strength": 0.5, "steps": 2}
+
+    assert pipe.generate("a", image=small, width=192, **settings)[0].size == (192, 128)
+    assert pipe.generate("a", image=small.resize((100, 60)), **settings)[0].size == (96, 64)
+    assert pipe.generate("a", image=small, stages="48,96", **settings)[0].size == (96, 64)
+    assert pipe.generate("a", image=small, stages="auto", width=192, **settings)[0].info["d4k"].get("earlier") is None
+    with pytest.warns(UserWarning, match="is 96x64, and 64x64 is asked for: what does not fit is cut off"):
+        square = pipe.generate("a", image=small, width=64, height=64, **settings)[0]
+    middle = pipe.generate("a", image=small.crop((16, 0, 80, 64)), **settings)[0]
+    assert np.array_equal(np.asarray(square), np.asarray(middle))
+
+
+def test_each_prompt_may_begin_with_a_picture_of_its_own(pipe, small):
+    """Of other sizes, too; callbacks count the prompts."""
+    images, firsts = [small, small, small.resize((64, 64))], []
+    found = pipe.generate(
+        ["a", "b", "c"], image=images, strength=0.5, steps=2, batch_size=2, on_step=lambda s: firsts.append(s.first)
+    )
+
+    assert [one.size for one in found] == [(96, 64), (96, 64), (64, 64)]
+    assert firsts == [0, 2]
+    alone = pipe.generate("c", image=images[2], strength=0.5, steps=2)[0]
+    assert np.array_equal(np.asarray(found[2]), np.asarray(alone))
+    with pytest.raises(ConfigError, match="2 images, but 3 prompts: give one image, or one for each prompt"):
+        pipe.generate(["a", "b", "c"], image=images[:2])
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (Image.new("L", (64, 64)), "a picture of mode L"),
+        (torch.zeros(3, 64, 64), "a tensor of torch.float32"),
+        (torch.zeros(64, 64, 3, dtype=torch.uint8), r"\(64, 64, 3\)"),
+        (5, "int"),
+    ],
+)
+def test_what_is_no_picture_to_begin_with_is_refused(pipe, image, got):
+    """The sentence says what is allowed."""
+    with pytest.raises(ConfigError, match=f"image must be a path, an RGB picture, or a uint8 tensor .*; got .*{got}"):
+        pipe.generate("a", image=image)
+
+
+def test_a_guide_is_named_in_the_recipe(pipe):
+    """Since the recipe alone cannot repeat the picture."""
+
+    def brighter(estimate):
+        return estimate.clean + 0.1
+
+    guided = pipe.generate("a tabby cat", width=64, height=64, steps=2, guide=brighter)[0]
+    plain = pipe.generate("a tabby cat", width=64, height=64, steps=2, guide=lambda estimate: estimate.clean)[0]
+
+    assert guided.info["d4k"]["guide"].endswith("test_a_guide_is_named_in_the_recipe.<locals>.brighter")
+    assert not np.array_equal(np.asarray(guided), np.asarray(plain))
+    assert np.array_equal(np.asarray(plain), draw(pipe, "a tabby cat", height=64)[0])
+
+
+def test_a_much_larger_size_suggests_stages(pipe):
+    """In one line, before anything is computed."""
+
+    def stop(_):
+        raise KeyError("stop")
+
+    words = r"384x384 is beyond what 'tiny-sd3' was trained at \(256x256\): add stages='auto' \(--stages auto\)"
+    with pytest.warns(UserWarning, match=words), pytest.raises(KeyError):
+        pipe.generate("a tabby cat", width=384, height=384, steps=1, on_step=stop)

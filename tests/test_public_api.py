@@ -21,12 +21,14 @@ from d4k.plugins import hookspecs
 NAMES = [
     "Backbone",
     "CheckpointError",
+    "CleanEstimate",
     "Conditioning",
     "ConfigError",
     "D4KError",
     "DataError",
     "Dataset",
     "FlowStep",
+    "Guide",
     "Job",
     "LatentSpec",
     "Loading",
@@ -56,8 +58,9 @@ MODULES = {
     "save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity per_sample resolution_shift "
     "sample_sigma shift_sigma sigma_weight velocity_from_clean",
-    "images": "MAX_PIXELS Crop Cut Lanczos list_pictures open_picture picture_size "
-    "read_recipe save_picture to_float to_picture to_tensor to_uint8",
+    "images": "MAX_PIXELS Bicubic Crop Cut Lanczos list_pictures open_picture "
+    "picture_size read_recipe save_picture to_float to_picture to_tensor "
+    "to_uint8",
     "testing": "check_against_diffusers check_backbone check_dataset check_loss "
     "check_metric check_shapes check_upscaler",
 }
@@ -69,11 +72,12 @@ SIGNATURES = {
     "str | None = None, transformer: str | Path | None = None, **settings: "
     "Any) -> Pipeline",
     "Pipeline.generate": "(self, prompt: str | Sequence[str], *, seed: int | Sequence[int] = 0, "
-    "batch_size: int = 1, on_step: Callback | None = None, **settings: Any) "
-    "-> list[Image]",
+    "batch_size: int = 1, image: Given | Sequence[Given] | None = None, "
+    "guide: Guide | None = None, on_step: Callback | None = None, "
+    "**settings: Any) -> list[Image]",
     "Pipeline.generate_to": "(self, output: str | Path, jobs: Sequence[str | Job], *, seed: int = 0, "
-    "on_step: Callback | None = None, on_picture: Callable[[Path], None] | "
-    "None = None, **settings: Any) -> list[Path]",
+    "keep_stages: bool = False, on_step: Callback | None = None, on_picture: "
+    "Callable[[Path], None] | None = None, **settings: Any) -> list[Path]",
     "Pipeline.train": "(self, *, dataset: str | Dataset, output_dir: str | Path, loss: str | "
     "Loss = mse, dataset_options: Mapping[str, Any] | None = None, "
     "loss_options: Mapping[str, Any] | None = None, resume: bool = False, "
@@ -172,16 +176,29 @@ FUNCTIONS = {
 FIELDS = {
     "Conditioning": ["tensors"],
     "FlowStep": ["clean", "noise", "sigma", "noisy"],
-    "Job": ["prompt", "seed", "width", "height", "negative_prompt", "id"],
+    "Job": ["prompt", "seed", "width", "height", "negative_prompt", "id", "image"],
     "LatentSpec": ["channels", "downscale", "patch", "max_size", "downscales", "beyond"],
     "Loading": ["device", "dtype", "offload", "quantize", "attention", "compile", "step_cache", "memory_gb"],
     "ModelRef": ["name", "revision", "variant", "transformer", "adapters", "options"],
     "Placement": ["device", "dtype", "revision", "variant", "transformer", "offload", "quantize", "memory_gb"],
-    "Preset": ["size", "steps", "guidance", "shift", "downscale"],
+    "Preset": ["size", "steps", "guidance", "shift", "downscale", "restart"],
     "Run": ["output_dir", "steps", "losses"],
     "Sample": ["id", "caption", "source", "size"],
     "SamplingDefaults": ["size", "steps", "guidance", "embedded_guidance"],
-    "SamplingSettings": ["width", "height", "steps", "guidance", "shift", "negative_prompt"],
+    "SamplingSettings": [
+        "width",
+        "height",
+        "steps",
+        "guidance",
+        "shift",
+        "restart",
+        "negative_prompt",
+        "alignment",
+        "cutoff",
+        "upscaler",
+        "upscaler_options",
+        "earlier",
+    ],
     "Score": [
         "metric",
         "value",
@@ -206,23 +223,22 @@ HOOKS = [
 OPTIONS = {
     "demo": "--output=demo --steps",
     "train": "recipe --set --resume --dry-run --device --memory-gb",
-    "generate": "prompts --prompts --prompt-option --recipe --allow-download --model=tiny-sd3 --adapter "
-    "--width --height --downscale --option --steps --guidance --shift --negative-prompt= --seed=0 --output=images "
-    "--device --dtype=float32 --revision --variant --transformer --offload --quantize --attention --compile "
-    "--step-cache --memory-gb --low-memory",
-    "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size "
-    "--batch-size=1 --downscale --dtype=bfloat16 --quantize --offload --train --train-dtype "
-    "--precision=bf16 --adapter-rank --optimizer=adamw --steps --processes=1 --parallel=auto "
-    "--keep-last=2 --gpu-gb --option --json",
-    "evaluate": "folders --metric --metric-option --config --output --name --prompts --prompt-option "
-    "--reference --references --device --strict --resamples=1000 --seed=0 --workers --json "
-    "--markdown --latex",
+    "generate": "prompts --prompts --prompt-option --recipe --allow-download --width --height --image --stages "
+    "--steps --guidance --shift --restart --strength --alignment --cutoff --upscaler --upscaler-option "
+    "--keep-stages --output=images --model=tiny-sd3 --adapter --downscale --option --negative-prompt= "
+    "--seed=0 --device --dtype=float32 --revision --variant --transformer --offload --quantize "
+    "--attention --compile --step-cache --memory-gb --low-memory",
+    "plan": "recipe --set --model=sd3-medium --revision --variant --transformer --adapter --size --batch-size=1 "
+    "--downscale --dtype=bfloat16 --quantize --offload --train --train-dtype --precision=bf16 "
+    "--adapter-rank --optimizer=adamw --steps --processes=1 --parallel=auto --keep-last=2 --gpu-gb "
+    "--option --json",
+    "evaluate": "folders --metric --metric-option --config --output --name --prompts --prompt-option --reference "
+    "--references --device --strict --resamples=1000 --seed=0 --workers --json --markdown --latex",
     "compare": "folders --votes --all-pairs --resamples=1000 --seed=0 --json --markdown --latex --figures",
-    "benchmark": "--model --adapter --option --dataset=aesthetic-4k --dataset-option --split --size "
-    "--width --height --limit --metric --metric-option --config --steps --guidance --seed=0 "
-    "--upscaler=lanczos --upscaler-option --output --no-report --device --dtype=float32 "
-    "--revision --variant --transformer --offload --quantize --attention --compile --step-cache "
-    "--memory-gb",
+    "benchmark": "--model --adapter --option --dataset=aesthetic-4k --dataset-option --split --size --width --height "
+    "--limit --metric --metric-option --config --steps --guidance --seed=0 --upscaler=lanczos "
+    "--upscaler-option --output --no-report --device --dtype=float32 --revision --variant --transformer "
+    "--offload --quantize --attention --compile --step-cache --memory-gb",
     "report": "folders --output=report --title --votes",
     "adapter": "",
     "adapter merge": "model adapters --output --dtype=float32",
@@ -235,6 +251,11 @@ OPTIONS = {
     "plugins": "",
     "new": "kind name --pipeline --output=.",
     "check": "plugin --model",
+    "upscale": "files --size --prompt --no-refine --stages --steps --guidance --shift --restart --strength "
+    "--alignment --cutoff --upscaler --upscaler-option --keep-stages --output=upscaled --model=tiny-sd3 "
+    "--adapter --downscale --option --negative-prompt= --seed=0 --device --dtype=float32 --revision "
+    "--variant --transformer --offload --quantize --attention --compile --step-cache --memory-gb "
+    "--low-memory",
 }
 
 SETTINGS = {

@@ -139,7 +139,7 @@ class TestImage:
             done("generate", "a", *arguments, "--strength", strength, "--output", f"{strength}.png")
             far.append(np.abs(pixels(f"{strength}.png") - pixels("photos/0.png").astype(float)).mean())
         assert far[0] < far[1] < far[2]
-        assert read_recipe(Path("0.5.png"))["restart"] == pytest.approx(0.5, abs=1e-3)
+        assert read_recipe(Path("0.5.png"))["restart"] == pytest.approx(1 / 3, abs=1e-3)
 
     def test_size_is_that_of_the_picture(self) -> None:
         """To the nearest multiple of the granularity; of one side, the other follows."""

@@ -51,7 +51,7 @@ def test_stages_take_lists_or_one_value_for_all(backbone: Any) -> None:
         ({"alignment": 2}, "alignment must be"),
         ({"cutoff": -1}, "cutoff must be"),
         ({"upscaler": "lanczo"}, "unknown upscaler 'lanczo'; did you mean 'lanczos'"),
-        ({"upscaler_options": {"lobes": 2}}, "unknown option 'lobes'"),
+        ({"upscaler_options": {"lobes": 2}}, "upscaler 'lanczos' has no option 'lobes'"),
         ({"stages": "16,34"}, "width 34 is not a multiple of 4; nearest: 32 or 36"),
         ({"stages": "18x16,32x32"}, "width 18 is not a multiple of 4; nearest: 16 or 20"),
         ({"stages": "16,68"}, "fake covers at most 64 pixels"),
@@ -78,9 +78,11 @@ def test_strength_is_a_share(backbone: Any, value: Any) -> None:
 
 
 def test_strength_is_the_share_of_the_steps_and_becomes_a_restart(backbone: Any) -> None:
-    """As diffusers counts: the first `steps - strength * steps`, rounded down, are left out. Later stages have theirs."""
+    """As diffusers counts: the first `steps - strength * steps`, rounded down, are left out."""
     levels = backbone.scheduler(8, 16, 16).sigmas.tolist()
-    for strength, place in ((1, 0), (0.99, 0), (0.875, 1), (0.5, 4), (0.45, 4), (0.01, 7)):
+    with pytest.warns(UserWarning, match="restart 1 begins 16x16 with noise alone"):
+        assert settle(backbone, image=True, steps=8, strength=0.99).restart == 1
+    for strength, place in ((0.875, 1), (0.5, 4), (0.45, 4), (0.01, 7)):
         assert settle(backbone, image=True, steps=8, strength=strength).restart == levels[place]
     both = settle(backbone, image=True, steps=8, strength=0.5, stages="16,32")
     assert of(both, "restart") == [levels[4], 0.7]
