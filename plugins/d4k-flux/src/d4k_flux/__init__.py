@@ -17,8 +17,8 @@ PRESETS = (
 )
 """Beyond 1024, steps and guidance are those of arXiv 2503.18352, and the shift grows with the side of the latent (arXiv
 2403.03206, section 5.3.2) where FLUX.1's own would grow exponentially with the tokens: 3.16 at 4,096, 25 at 16,384.
-Stages restart where the published settings of HiFlow (arXiv 2504.06232) do: they take the last 16 of 30 steps at 2048 and
-the last 10 at 4096, which at that shift of 3.16 begin at sigma 0.78 and 0.61."""
+Stages restart where the published settings of HiFlow (arXiv 2504.06232) do: they take the last 16 of 30 steps at 2048
+and the last 10 at 4096, which at that shift of 3.16 begin at sigma 0.78 and 0.61."""
 
 
 @hookimpl
