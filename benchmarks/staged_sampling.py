@@ -6,7 +6,7 @@ commands, a table, and the ratio of the two; `--only stages` leaves the direct w
 
     python benchmarks/staged_sampling.py [--size 1024] [--model tiny-sd3] [--only stages] [--keep FOLDER]
 
-2048, the figures in the docs, takes about ten minutes on two cores.
+2048, the size of the figures in the docs, takes minutes for each way on two cores.
 """
 
 from __future__ import annotations

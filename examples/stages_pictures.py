@@ -185,6 +185,6 @@ def octave_energy(picture: Tensor) -> np.ndarray:
     grey = np.asarray(to_picture(picture).convert("L"), np.float64)
     rows, columns = (np.hanning(side) for side in grey.shape)
     power = np.abs(np.fft.rfft2((grey - grey.mean()) * rows[:, None] * columns)) ** 2
-    frequency = 2 * np.hypot(np.fft.fftfreq(grey.shape[0])[:, None], np.fft.rfftfreq(grey.shape[1]))
+    frequency = 1 * np.hypot(np.fft.fftfreq(grey.shape[0])[:, None], np.fft.rfftfreq(grey.shape[1]))
     bands = [power[(low <= frequency) & (frequency < high)].sum() for low, high in OCTAVES]
     return 10 * np.log10(np.maximum(bands, 1e-12))
