@@ -13,7 +13,7 @@ from PIL import Image
 
 from d4k import Pipeline
 from d4k.cli import main
-from d4k.images import read_recipe
+from d4k.images import picture_size, read_recipe
 
 FAKE = ("--model", "fake-model", "--device", "cpu", "--steps", "2")
 STAGED = (*FAKE, "--stages", "8,16,32", "--restart", "0.9,0.6")
@@ -203,9 +203,9 @@ class TestRecipe:
         done("generate", "a cat", *FAKE, "--width", "16", "--height", "8", "--output", "a.png")
         for number, (stages, size) in enumerate({"16,32": (32, 16), "16x16,24x24": (24, 24), "auto": (16, 8)}.items()):
             done("generate", "--recipe", "a.png", "--stages", stages, "--output", f"{number}.png")
-            assert Image.open(f"{number}.png").size == size
+            assert picture_size(Path(f"{number}.png")) == size
         done("generate", "--recipe", "0.png", "--stages", "AUTO", "--output", "auto.png")
-        assert Image.open("auto.png").size == (32, 16)
+        assert picture_size(Path("auto.png")) == (32, 16)
 
     @pytest.mark.parametrize("change", ["missing", "changed"])
     def test_picture_that_it_was_made_from_must_be_there(self, change: str) -> None:
