@@ -167,6 +167,9 @@ class SamplingDefaults:
 RESTART = 0.7
 """Noise level that a stage begins at where neither the user, the model nor a preset says it."""
 
+UPSCALER = "lanczos"
+"""Registered name of the upscaler that enlarges pictures where no other is named."""
+
 
 @frozen
 class Preset:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from d4k import Pipeline
 from d4k.cli import main
-from d4k.images import read_recipe
+from d4k.images import picture_size, read_recipe
 
 FAKE = ("--model", "fake-model", "--device", "cpu", "--steps", "2")
 STAGED = (*FAKE, "--stages", "8,16,32", "--restart", "0.9,0.6")
@@ -179,6 +179,7 @@ class TestRecipe:
             STAGED,
             (*FAKE, "--image", "photos/0.png", "--strength", "0.5"),
             (*FAKE, "--image", "photos/0.png", "--stages", "auto", "--width", "48", "--restart", "0.6"),
+            (*FAKE, "--image", "photos/0.png", "--restart", "1", "--alignment", "0.5"),
             (*FAKE, "--stages", "8,16", "--guidance", "1,2", "--shift", "2,scheduler", "--upscaler", "bicubic"),
         ],
     )
@@ -196,6 +197,15 @@ class TestRecipe:
         assert Path("b.png").read_bytes() == Path("c.png").read_bytes()
         done("generate", "--recipe", "a.png", "--restart", "0.5", "--output", "d.png")
         assert [stage["restart"] for stage in read_recipe(Path("d.png"))["earlier"]] == [1.0, 0.5]
+
+    def test_stages_beside_it_make_the_picture_larger_at_its_aspect(self) -> None:
+        """Sides, and sizes; `auto` leaves the size as it was."""
+        done("generate", "a cat", *FAKE, "--width", "16", "--height", "8", "--output", "a.png")
+        for number, (stages, size) in enumerate({"16,32": (32, 16), "16x16,24x24": (24, 24), "auto": (16, 8)}.items()):
+            done("generate", "--recipe", "a.png", "--stages", stages, "--output", f"{number}.png")
+            assert picture_size(Path(f"{number}.png")) == size
+        done("generate", "--recipe", "0.png", "--stages", "AUTO", "--output", "auto.png")
+        assert picture_size(Path("auto.png")) == (32, 16)
 
     @pytest.mark.parametrize("change", ["missing", "changed"])
     def test_picture_that_it_was_made_from_must_be_there(self, change: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d4k import Job, OutputError, Pipeline
+from d4k import DataError, Job, OutputError, Pipeline
 from d4k.images import read_recipe
 from d4k.sampling import SamplingStep
 
@@ -265,3 +265,35 @@ def stopping(stage: int) -> Callable[[SamplingStep], None]:
             raise Stop
 
     return told
+
+
+@pytest.mark.parametrize("stages", [16, [8, 16], [[8, 8], [16, 16]], [(8, 8), "16x16"]])
+def test_stages_of_every_kind_are_those_of_pictures_in_memory(pipe: Pipeline, tmp_path: Path, stages: Any) -> None:
+    """A number, and a list of numbers, of sizes and of words."""
+    (file,) = pipe.generate_to(tmp_path / "a.png", ["a"], stages=stages, steps=2)
+    (picture,) = pipe.generate("a", stages=stages, steps=2)
+    with Image.open(file) as written:
+        assert written.tobytes() == picture.tobytes()
+
+
+def test_a_picture_whose_name_begins_alike_keeps_its_stages(pipe: Pipeline, tmp_path: Path) -> None:
+    """Only the stages of a picture itself are cleared away with it."""
+    with pytest.raises(Stop):
+        pipe.generate_to(tmp_path / "a.png.b.png", ["a"], on_step=stopping(2), **STAGED)
+    other = tmp_path / ".a.png.b.png.8x8.png"
+    assert other.exists()
+    pipe.generate_to(tmp_path / "a.png", ["a"], **STAGED)
+    assert other.exists()
+
+
+def test_a_picture_that_changes_while_it_is_to_be_begun_with_is_refused(
+    pipe: Pipeline, photos: Path, tmp_path: Path
+) -> None:
+    """Its recipe would name another one."""
+    jobs = [Job("a", image=photos / "0.png"), Job("b", image=photos / "0.png")]
+
+    def change(file: Path) -> None:
+        (photos / "1.png").replace(photos / "0.png")
+
+    with pytest.raises(DataError, match=r"0\.png has changed since this command began; run it again"):
+        pipe.generate_to(tmp_path / "out", jobs, steps=2, width=16, height=16, on_picture=change)

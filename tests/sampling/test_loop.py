@@ -292,3 +292,10 @@ def test_a_guide_that_returns_no_estimate_is_refused(backbone: Any, wrong: Any, 
     noise = starting_noise(backbone, [0], 16, 12)
     with pytest.raises(ConfigError, match=rf"a guide must return .* \(1, 12, 6, 8\), got {got}; return estimate.clean"):
         sample_latents(backbone, ["a"], noise, settings(), guide=lambda _: wrong)
+
+
+def test_a_guide_that_returns_no_numbers_is_named(backbone: Any) -> None:
+    """And not the model."""
+    noise = starting_noise(backbone, [0], 32, 32)
+    with pytest.raises(ConfigError, match="a guide returned values that are no numbers before step 1"):
+        sample_latents(backbone, ["a"], noise, settings(), guide=lambda estimate: estimate.clean * torch.nan)

@@ -234,6 +234,9 @@ def test_the_model_is_left_in_the_mode_it_was_in(backbone: Any, training: bool) 
     next(stages)
     stages.close()
     assert backbone.trainable.training is training
+    with pytest.raises(ConfigError, match="leaves no step to take"):
+        through(backbone, evolve(STAGED, restart=0.0005))
+    assert backbone.trainable.training is training
 
 
 def test_a_restart_without_a_step_is_refused_before_the_first_stage(backbone: Any) -> None:
@@ -248,6 +251,16 @@ def test_an_upscaler_of_another_size_is_refused(backbone: Any) -> None:
     batch = Batch(["a"], [0])
     with pytest.raises(ConfigError, match=r"upscaler 'lanczos' returned \(1, 3, 12, 16\) where \(1, 3, 24, 32\)"):
         list(sample_stages(backbone, batch, STAGED, lambda pixels, height, width: pixels))
+
+
+def test_an_upscaler_that_gives_no_numbers_is_refused(backbone: Any) -> None:
+    """And not the model that would be fed with them."""
+
+    def broken(pixels: Tensor, height: int, width: int) -> Tensor:
+        return torch.full((1, 3, height, width), torch.nan)
+
+    with pytest.raises(ConfigError, match="upscaler 'lanczos' returned values that are no numbers"):
+        list(sample_stages(backbone, Batch(["a"], [0]), STAGED, broken))
 
 
 def test_the_step_cache_holds_for_one_stage() -> None:

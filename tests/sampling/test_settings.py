@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -99,3 +100,11 @@ def test_all_stages_share_what_is_no_setting_of_one() -> None:
 def test_earlier_stages_are_stages() -> None:
     with pytest.raises(ConfigError, match="earlier must be a tuple of stages, got"):
         SamplingSettings(64, 48, 4, 2.0, earlier=(SamplingSettings(32, 24, 4, 2.0),))
+
+
+def test_options_of_an_upscaler_are_what_a_recipe_can_hold(tmp_path: Path) -> None:
+    """A path is kept as text; what JSON has no word for is refused before it has cost a picture."""
+    made = SamplingSettings(16, 16, 2, 1.0, upscaler_options={"file": tmp_path, "tile": 64})
+    assert json.loads(json.dumps(settings_record(made)))["upscaler_options"] == {"file": str(tmp_path), "tile": 64}
+    with pytest.raises(ConfigError, match="upscaler_options cannot be kept in a recipe: .* give numbers and strings"):
+        SamplingSettings(16, 16, 2, 1.0, upscaler_options={"file": object()})

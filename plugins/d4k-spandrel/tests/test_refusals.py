@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
+from spandrel.architectures.MoSR import MoSR
 from torch import nn
 
 from d4k import CheckpointError
@@ -95,6 +96,15 @@ def test_networks_that_do_not_enlarge_rgb_pictures_are_refused(
     told = refusal(tmp_path / "net.safetensors")
     assert f"is a network of the architecture RealESRGAN Compact, which {words}" in told
     assert "An upscaler needs one that enlarges RGB pictures" in told
+
+
+def test_a_network_of_scale_1_is_refused_whatever_its_purpose_is_called(tmp_path: Path) -> None:
+    """Of every MoSR it is said that it enlarges; one that does not would be applied for ever."""
+    model = MoSR(upscale=1, n_block=1, dim=8)
+    save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, tmp_path / "net.safetensors")
+    assert "is a network of the architecture MoSR, which restores pictures at their own size" in refusal(
+        tmp_path / "net.safetensors"
+    )
 
 
 @pytest.mark.parametrize(

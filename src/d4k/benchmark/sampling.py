@@ -13,8 +13,8 @@ from PIL.Image import Image
 
 from d4k.adapters import load_model
 from d4k.benchmark.entrants import Entrant
-from d4k.errors import DataError
 from d4k.images import open_picture, to_float, to_picture, to_tensor, to_uint8
+from d4k.images.upscale import enlarge
 from d4k.models import Loading, ModelRef
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
@@ -122,11 +122,8 @@ class Enlarging:
         """Enlarge a picture until it covers the size, and cut the centre out."""
         scale = max(self.width / picture.width, self.height / picture.height)
         width, height = (round(side * scale) for side in picture.size)
-        enlarged = upscaler(to_float(to_tensor(picture))[None].to(self.device), height, width)
-        if enlarged.shape != (1, 3, height, width):
-            raise DataError(
-                f"upscaler '{self.upscaler}' returned {tuple(enlarged.shape)} where (1, 3, {height}, {width}) was asked"
-            )
+        pixels = to_float(to_tensor(picture))[None].to(self.device)
+        enlarged = enlarge(upscaler, self.upscaler, pixels, height, width)
         left, top = (width - self.width) // 2, (height - self.height) // 2
         cut = to_uint8(enlarged[0, :, top : top + self.height, left : left + self.width].cpu())
         return to_picture(cut)

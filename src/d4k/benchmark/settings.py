@@ -13,6 +13,7 @@ from d4k.config import Validator, number, optional, table, text, whole
 from d4k.config.rules import names_or_none
 from d4k.errors import ConfigError
 from d4k.models import Loading, ModelRef
+from d4k.values import UPSCALER
 
 __all__ = ["PAPER", "BenchmarkSettings", "split_side"]
 
@@ -95,7 +96,7 @@ class BenchmarkSettings:
     guidance: float | None = field(default=None, validator=optional(number(0)))
     seed: int = field(default=0, validator=whole(0))
     resamples: int = field(default=1000, validator=whole(0))
-    upscaler: str = field(default="lanczos", validator=text())
+    upscaler: str = field(default=UPSCALER, validator=text())
     upscaler_options: Mapping[str, Any] = field(factory=dict, validator=table())
     loading: Loading = field(factory=Loading)
 

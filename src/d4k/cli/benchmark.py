@@ -12,6 +12,7 @@ from d4k.cli.evaluate import metric_options
 from d4k.cli.placement import placement_options
 from d4k.config import with_settings
 from d4k.errors import ConfigError
+from d4k.values import UPSCALER
 
 if TYPE_CHECKING:
     from d4k.benchmark import BenchmarkResult
@@ -58,7 +59,7 @@ OF_ONE = ("revision", "variant", "transformer")
 @click.option("--guidance", type=float, help="Guidance scale. What each model samples with is the default.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
               help="Seed of the starting noise, from which every picture has a number of its own.")  # fmt: skip
-@click.option("--upscaler", metavar="NAME", default="lanczos", show_default=True,
+@click.option("--upscaler", metavar="NAME", default=UPSCALER, show_default=True,
               help="Enlarge with this what the models sample at their own size.")  # fmt: skip
 @click.option("--upscaler-option", "upscaler_options", metavar="KEY=VALUE", multiple=True,
               help="Set an option of the upscaler. May be repeated.")  # fmt: skip
@@ -125,8 +126,8 @@ def _metrics(names: tuple[str, ...], config: Path | None, options: tuple[str, ..
 
 def _label(evaluation: Evaluation) -> str:
     """The name of a row, with the upscaler where it is not the usual one."""
-    upscaler = evaluation.about.get("upscaler", "lanczos")
-    return evaluation.name if upscaler == "lanczos" else f"{evaluation.name} ({upscaler})"
+    upscaler = evaluation.about.get("upscaler", UPSCALER)
+    return evaluation.name if upscaler == UPSCALER else f"{evaluation.name} ({upscaler})"
 
 
 def _finish(result: BenchmarkResult, *, report: bool) -> None:

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 EACH = ("steps", "guidance", "shift")
+JOINING = ("restart", "alignment", "cutoff", "upscaler")
 NOT_OPTIONS = ("adapters", "options", "upscaler_options", "earlier", "prompt")
 """What a recipe holds in another form than the options of these names do."""
 
@@ -54,7 +55,7 @@ def as_options(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What a recipe says, as the options of `d4k generate` say it, beside what the command line says itself.
 
     Stages that the command line gives stand in place of the recorded ones: what was for each of these is then that of
-    the last.
+    the last, and the picture keeps its aspect.
 
     Args:
         recipe: checked.
@@ -72,18 +73,30 @@ def as_options(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
             f"{path} was guided by {recipe['guide']}, which no option stands for: it will differ", stacklevel=2
         )
     known = {name: value for name, value in recipe.items() if name not in NOT_OPTIONS}
-    if "earlier" in recipe:
+    if "earlier" in recipe or "image_sha256" in recipe:
+        settings = settings_from(recipe)  # a default is not in the recipe, and wins over what a model or preset says
+        known |= {name: getattr(settings, name) for name in JOINING}
+    if _given("stages"):
+        known |= dict(zip(("width", "height"), _last_size(recipe), strict=True))
+    elif "earlier" in recipe:
         stages = settings_from(recipe).stages
-        if _given("stages"):
-            del known["width"], known["height"]
-        else:
-            known["stages"] = ",".join(f"{stage.width}x{stage.height}" for stage in stages)
-            known |= {name: [getattr(stage, name) for stage in stages] for name in EACH}
-            joined = stages if "image_sha256" in recipe else stages[1:]
-            known["restart"] = [stage.restart for stage in joined]
+        known["stages"] = ",".join(f"{stage.width}x{stage.height}" for stage in stages)
+        known |= {name: [getattr(stage, name) for stage in stages] for name in EACH}
+        joined = stages if "image_sha256" in recipe else stages[1:]
+        known["restart"] = [stage.restart for stage in joined]
     if _given("strength"):
         known.pop("restart", None)
     return known | ({"image": Path(known["image"])} if "image" in known else {})
+
+
+def _last_size(recipe: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Width and height of the picture that `--stages` ends with, at the aspect of a recipe; None is left to it."""
+    from d4k.sampling import is_auto, read_size
+
+    stages, own = click.get_current_context().params["stages"], (recipe["width"], recipe["height"])
+    if is_auto(stages):
+        return own
+    return (None, None) if _given("width") or _given("height") else read_size(stages.split(",")[-1], own, 1)
 
 
 def recorded_options(recipe: Mapping[str, Any], upscaler: str | None) -> dict[str, Any]:

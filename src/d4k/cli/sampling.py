@@ -10,15 +10,11 @@ import click
 
 from d4k.config import with_settings
 from d4k.errors import ConfigError
-from d4k.values import RESTART
+from d4k.values import RESTART, UPSCALER
 
-__all__ = ["UPSCALER", "Values", "WithPresets", "check_sampling", "read_sampling", "sampling_options"]
+__all__ = ["Values", "WithPresets", "check_sampling", "read_sampling", "sampling_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-UPSCALER = "lanczos"
-"""Enlarges where no other is named."""
 
 
 class WithPresets(click.Command):
@@ -116,7 +112,7 @@ OPTIONS = {
     ),
     "upscaler": click.option(
         "--upscaler", metavar="NAME",
-        help="Enlarge pictures with this upscaler, which d4k plugins lists. The default is lanczos.",
+        help=f"Enlarge pictures with this upscaler, which d4k plugins lists. The default is {UPSCALER}.",
     ),
     "upscaler_options": click.option(
         "--upscaler-option", "upscaler_options", metavar="KEY=VALUE", multiple=True,
@@ -167,13 +163,13 @@ def check_sampling(given: Mapping[str, Any], images: Sequence[Path | None]) -> N
     """
     from d4k.images import picture_size
     from d4k.plugins import create
-    from d4k.sampling import read_size
+    from d4k.sampling import is_auto, read_size
 
     if "strength" in given and "restart" in given:
         raise ConfigError("--strength and --restart both say how much of the picture is kept; give one of them")
     if "strength" in given and not all(images):
         raise ConfigError("--strength is of a picture to begin with, and none is given: name one with --image")
-    if given.get("stages", "auto") != "auto":
+    if "stages" in given and not is_auto(given["stages"]):
         for size in given["stages"].split(","):
             read_size(size, (1, 1), 1)
     if "upscaler" in given or "upscaler_options" in given:

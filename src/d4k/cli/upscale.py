@@ -11,8 +11,9 @@ import click
 from click.core import ParameterSource
 
 from d4k.cli.model import model_options, open_model, output_option, say_pictures
-from d4k.cli.sampling import UPSCALER, WithPresets, check_sampling, read_sampling, sampling_options
+from d4k.cli.sampling import WithPresets, check_sampling, read_sampling, sampling_options
 from d4k.errors import ConfigError, DataError
+from d4k.values import UPSCALER
 
 if TYPE_CHECKING:
     from d4k.sampling import Into, Job

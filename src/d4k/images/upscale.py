@@ -1,4 +1,4 @@
-"""Enlarging finished pictures: the two classical filters, and what a recipe says of any upscaler."""
+"""Enlarging finished pictures: the two classical filters, and any upscaler called, checked and described."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from d4k.errors import ConfigError
 from d4k.images.pixels import to_float, to_picture, to_tensor, to_uint8
 from d4k.protocols import Upscaler
 
-__all__ = ["Bicubic", "Lanczos", "upscaler_settings"]
+__all__ = ["Bicubic", "Lanczos", "enlarge", "upscaler_settings"]
 
 
 @frozen
@@ -64,6 +64,41 @@ class Bicubic(Filter):
     """
 
     resampling: ClassVar[Image.Resampling] = Image.Resampling.BICUBIC
+
+
+@torch.no_grad()
+def enlarge(upscaler: Upscaler, name: str, pixels: Tensor, height: int, width: int) -> Tensor:
+    """What an upscaler makes of pixels, checked.
+
+    Args:
+        upscaler: asked, unless the pixels have the size already.
+        name: registered, for messages.
+        pixels: (B, 3, H, W) in [-1, 1].
+        height: of the result in pixels.
+        width: likewise.
+
+    Returns:
+        (B, 3, height, width), about in [-1, 1].
+
+    Raises:
+        ConfigError: the upscaler returns another size, or values that are no numbers.
+
+    >>> enlarge(Lanczos(), "lanczos", torch.zeros(1, 3, 4, 4), 8, 12).shape
+    torch.Size([1, 3, 8, 12])
+    """
+    wanted = (len(pixels), 3, height, width)
+    if pixels.shape == wanted:
+        return pixels
+    result = upscaler(pixels, height, width)
+    if result.shape != wanted:
+        raise ConfigError(
+            f"upscaler '{name}' returned {tuple(result.shape)} where {wanted} was asked for; use another upscaler"
+        )
+    if not torch.isfinite(result).all():
+        raise ConfigError(
+            f"upscaler '{name}' returned values that are no numbers; use another upscaler, or other weights"
+        )
+    return result
 
 
 def upscaler_settings(upscaler: Upscaler) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from d4k.sampling.sample import Batch, sample, sample_stages, steps_of
 from d4k.sampling.sampler import Enlarger, Into, enlarge_jobs, generate_jobs
 from d4k.sampling.settings import SamplingSettings, settings_from, settings_record
 from d4k.sampling.sources import check_source
-from d4k.sampling.stages import SCHEDULER, Stage, auto_stages, read_size, stage_sizes
+from d4k.sampling.stages import SCHEDULER, Stage, auto_stages, is_auto, read_size, stage_sizes
 
 __all__ = [
     "INDEX",
@@ -69,6 +69,7 @@ __all__ = [
     "generate_into",
     "generate_jobs",
     "generate_pictures",
+    "is_auto",
     "is_other_size",
     "name_files",
     "read_size",

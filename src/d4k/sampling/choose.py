@@ -15,9 +15,9 @@ from d4k.models import Model, Training, first_said, refuse_too_large
 from d4k.plugins import create, registry
 from d4k.protocols import Backbone, LatentSpec
 from d4k.sampling.loop import restart_of, schedule
-from d4k.sampling.settings import UPSCALER, SamplingSettings
+from d4k.sampling.settings import SamplingSettings
 from d4k.sampling.stages import Size, Stage, auto_stages, is_auto, stage_sizes
-from d4k.values import RESTART
+from d4k.values import RESTART, UPSCALER
 
 __all__ = ["check_size", "choose_settings", "deviations", "is_other_size", "own_side", "suggested_stages"]
 

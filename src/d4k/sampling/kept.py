@@ -96,7 +96,7 @@ class StageFiles:
         """Remove what the finished picture needs no longer."""
         with output_errors(self.picture.parent):
             for file in self.picture.parent.glob(f".{_glob_escaped(_label(self.picture))}.*.png"):
-                if UNFINISHED.fullmatch(file.name):
+                if (match := UNFINISHED.fullmatch(file.name)) and match["picture"] == _label(self.picture):
                     file.unlink(missing_ok=True)
 
     def check(self) -> None:

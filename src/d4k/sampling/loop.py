@@ -80,7 +80,9 @@ class CleanEstimate:
 
 
 Guide = Callable[[CleanEstimate], Tensor]
-"""Returns the clean estimate to go on with, (B, C, h, w); `estimate.clean` itself changes nothing, not by a bit."""
+"""Returns the clean estimate to go on with, (B, C, h, w); `estimate.clean` itself changes nothing, not by a bit.
+
+It must not write into the tensors of the estimate: make new ones."""
 
 
 def starting_noise(backbone: Backbone, seeds: Sequence[int], width: int, height: int) -> Tensor:
@@ -171,6 +173,8 @@ def _guided(guide: Guide, estimate: CleanEstimate) -> Tensor:
             f"a guide must return a clean estimate of the shape {tuple(clean.shape)}, got {got}; return estimate.clean "
             "to change nothing"
         )
+    if chosen is not clean and not torch.isfinite(chosen).all():
+        raise ConfigError(f"a guide returned values that are no numbers before step {estimate.step}; correct the guide")
     return chosen.to(clean)
 
 

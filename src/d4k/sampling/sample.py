@@ -8,8 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from d4k.errors import ConfigError
 from d4k.images import to_float
+from d4k.images.upscale import enlarge
 from d4k.models import computing_device
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
@@ -110,11 +110,11 @@ def sample_stages(
     Raises:
         D4KError: latents or pixels stopped being numbers.
     """
+    # the schedules first: one that is refused costs nothing
+    pictures, steps = batch.pictures, steps_of(backbone, settings, picture=batch.pictures is not None)
     module = backbone.trainable
     was_training = module.training
     module.eval()
-    # the schedules first: one that is refused costs nothing
-    pictures, steps = batch.pictures, steps_of(backbone, settings, picture=batch.pictures is not None)
     try:
         with torch.no_grad():
             conditioning = backbone.encode_text(batch.prompts, settings.negative_prompt)
@@ -169,16 +169,12 @@ def enlarged_latents(
     """Pictures (3, H, W) uint8, enlarged to the size of a stage and encoded one by one: (B, C, h, w) float32.
 
     Raises:
-        ConfigError: the upscaler returns pictures of another size.
+        ConfigError: the upscaler returns pictures of another size, or values that are no numbers.
     """
     device = computing_device(backbone.trainable)
-    size = (1, 3, stage.height, stage.width)
     found = []
     for picture in pictures:
         pixels = to_float(picture)[None].to(device)
-        if pixels.shape != size:
-            pixels = upscaler(pixels, stage.height, stage.width)
-        if pixels.shape != size:
-            raise ConfigError(f"upscaler '{stage.upscaler}' returned {tuple(pixels.shape)} where {size} was asked for")
-        found.append(backbone.encode_image(pixels).float())
+        enlarged = enlarge(upscaler, stage.upscaler, pixels, stage.height, stage.width)
+        found.append(backbone.encode_image(enlarged).float())
     return torch.cat(found)

@@ -11,9 +11,8 @@ import attrs
 import torch
 from PIL import Image
 
-from d4k.errors import ConfigError
 from d4k.images import to_float, to_picture, to_tensor, to_uint8
-from d4k.images.upscale import upscaler_settings
+from d4k.images.upscale import enlarge, upscaler_settings
 from d4k.models import LoadedModel
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
@@ -234,16 +233,10 @@ class Enlarger:
         """A picture, enlarged.
 
         Raises:
-            ConfigError: the upscaler returns a picture of another size.
+            ConfigError: the upscaler returns a picture of another size, or values that are no numbers.
         """
         pixels, (width, height) = to_float(to_tensor(picture))[None].to(self.device), size
-        enlarged = pixels if picture.size == size else made(pixels, height, width)
-        if enlarged.shape != (1, 3, height, width):
-            asked = f"(1, 3, {height}, {width})"
-            raise ConfigError(
-                f"upscaler '{self.upscaler}' returned {tuple(enlarged.shape)} where {asked} was asked for"
-            )
-        return to_picture(to_uint8(enlarged[0].cpu()))
+        return to_picture(to_uint8(enlarge(made, self.upscaler, pixels, height, width)[0].cpu()))
 
 
 def _stage_recipe(recipe: Mapping[str, Any], settings: SamplingSettings, place: int) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,18 +13,33 @@ from attrs import field, frozen
 from d4k.config import from_mapping, number, shown, table, text, text_or_empty
 from d4k.errors import ConfigError
 from d4k.sampling.stages import Stage
+from d4k.values import UPSCALER
 
 __all__ = ["SamplingSettings", "settings_from", "settings_record"]
 
 CUTOFF = 0.4
 """For twice the side: see `docs/mathematics.md`, "Low-frequency guidance between stages"."""
 
-UPSCALER = "lanczos"
-
 
 def _are_stages(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ARG001
     if not isinstance(value, tuple) or not all(type(one) is Stage for one in value):
         raise ConfigError(f"{attribute.name} must be a tuple of stages, got {shown(value)}")
+
+
+def _paths_as_text(options: Any) -> Any:
+    """A table of options, with paths as the strings that a recipe can hold."""
+    if not isinstance(options, Mapping):
+        return options
+    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+
+
+def _are_plain(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Refuse options that a recipe could not hold before they have cost a picture."""
+    table()(owner, attribute, value)
+    try:
+        json.dumps(dict(value), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{attribute.name} cannot be kept in a recipe: {error}; give numbers and strings") from error
 
 
 @frozen
@@ -50,7 +67,7 @@ class SamplingSettings(Stage):
     alignment: float = field(default=0.0, validator=number(0, 1))
     cutoff: float = field(default=CUTOFF, validator=number(0, 1))
     upscaler: str = field(default=UPSCALER, validator=text())
-    upscaler_options: Mapping[str, Any] = field(factory=dict, validator=table())
+    upscaler_options: Mapping[str, Any] = field(factory=dict, converter=_paths_as_text, validator=_are_plain)
     earlier: tuple[Stage, ...] = field(default=(), validator=_are_stages)
 
     @property

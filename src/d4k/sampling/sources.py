@@ -61,8 +61,10 @@ class Sources:
         From a picture on, "auto" is twice its sides and so on, up to the size of the job, and a side is one of a
         picture at its aspect.
         """
-        if job.image is None or asked is None:
-            return asked if asked is None or isinstance(asked, str) else tuple(asked)
+        if asked is None or (job.image is None and isinstance(asked, str)):
+            return asked
+        if job.image is None:
+            return tuple(tuple(one) if isinstance(one, list) else one for one in _listed(asked))
         assert job.width is not None
         assert job.height is not None
         return stages_like(self.size(job.image), (job.width, job.height), asked, self.granularity)
@@ -83,11 +85,15 @@ def fitted(recipe: Mapping[str, Any], size: Size) -> Image.Image | None:
     left to the upscaler.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or has changed since the recipe was made.
     """
     if "image" not in recipe:
         return None
-    return fit(open_picture(Path(recipe["image"])), size)
+    image = Path(recipe["image"])
+    picture = open_picture(image)
+    if digest(image) != recipe["image_sha256"]:
+        raise DataError(f"{image} has changed since this command began; run it again", image)
+    return fit(picture, size)
 
 
 def fit(picture: Image.Image, size: Size) -> Image.Image:

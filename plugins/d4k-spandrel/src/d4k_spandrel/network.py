@@ -127,7 +127,7 @@ def _check(descriptor: Any, path: Path) -> None:
     name = descriptor.architecture.name
     channels = {descriptor.input_channels, descriptor.output_channels}
     why = None
-    if not isinstance(descriptor, ImageModelDescriptor) or descriptor.purpose != "SR":
+    if not isinstance(descriptor, ImageModelDescriptor) or descriptor.purpose != "SR" or descriptor.scale < 2:
         why = {
             "Inpainting": "fills holes of pictures",
             "FaceSR": "restores faces of one size",
