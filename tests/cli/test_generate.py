@@ -57,11 +57,11 @@ class TestStages:
 
     def test_picture_is_the_one_of_python(self) -> None:
         """Every option arrives; a list has one value a stage."""
-        given = ("--guidance", "1.5", "--shift", "2,scheduler,3", "--cutoff", "0.4", "--upscaler", "bicubic")
-        done("generate", "a cat", *STAGED, *given, "--seed", "3", "--output", "a.png")
+        given = ("--guidance", "1.5", "--shift", "2,scheduler,3", "--alignment", "0.2", "--cutoff", "0.5", "--upscaler")
+        done("generate", "a cat", *STAGED, *given, "bicubic", "--seed", "3", "--output", "a.png")
         pipe = Pipeline.from_pretrained("fake-model", device="cpu")
         wanted = {"stages": "8,16,32", "restart": [0.9, 0.6], "steps": 2, "guidance": 1.5, "seed": 3}
-        more = {"shift": [2.0, "scheduler", 3.0], "cutoff": 0.4, "upscaler": "bicubic"}
+        more = {"shift": [2.0, "scheduler", 3.0], "alignment": 0.2, "cutoff": 0.5, "upscaler": "bicubic"}
         pipe.generate_to("b.png", ["a cat"], **wanted, **more)
         assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
         recipe = read_recipe(Path("a.png"))
@@ -206,6 +206,15 @@ class TestRecipe:
             assert picture_size(Path(f"{number}.png")) == size
         done("generate", "--recipe", "0.png", "--stages", "AUTO", "--output", "auto.png")
         assert picture_size(Path("auto.png")) == (32, 16)
+
+    def test_picture_beside_stages_that_began_with_noise_restarts_as_the_next_stage(self) -> None:
+        """The recipe has no restart of a first stage that begins with a picture."""
+        done("generate", "a cat", *STAGED, "--output", "a.png")
+        with pytest.warns(UserWarning, match="what does not fit is cut off"):
+            done("generate", "--recipe", "a.png", "--image", "photos/0.png", "--output", "b.png")
+        before, after = (read_recipe(Path(file))["earlier"] for file in ("a.png", "b.png"))
+        assert before[0]["restart"] == 1.0
+        assert [stage["restart"] for stage in after] == [before[1]["restart"], before[1]["restart"]]
 
     @pytest.mark.parametrize("change", ["missing", "changed"])
     def test_picture_that_it_was_made_from_must_be_there(self, change: str) -> None:

@@ -99,6 +99,10 @@ def test_without_refining_it_is_the_upscaler_alone(monkeypatch: pytest.MonkeyPat
     assert {name: recipe[name] for name in ("image", "upscaler", "width", "height")} == {
         "image": "photos/0.png", "upscaler": "lanczos", "width": 50, "height": 41,
     }  # fmt: skip
+    said = refused("upscale", "photos/0.png", "--size", "20000000", "--no-refine", "--device", "cpu")
+    assert "a picture of 20000000x16666667 pixels takes at least 5,000,000.1 GB" in said
+    said = refused("generate", "--recipe", "a.png", "--output", "c.png")
+    assert "a.png was enlarged without a model, from photos/0.png: repeat it with d4k upscale --no-refine" in said
     with pytest.warns(UserWarning, match="--no-refine loads no model, so that --steps, --model count for nothing"):
         done("upscale", "photos/0.png", "--size", "48", "--no-refine", *FAKE, "--output", "b.png")
 
@@ -128,6 +132,7 @@ def test_picture_of_another_mode_is_read_as_everywhere() -> None:
         (["--size", "48", "--upscaler", "nope"], "unknown upscaler 'nope'"),
         (["--size", "48", "--strength", "0.5", "--restart", "0.5"], "give one of them"),
         (["--size", "48", "--stages", "32,40"], "the last of the stages is"),
+        (["--size", "48", "--output", "photos"], "--output photos is the folder of the pictures themselves"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments: list[str], message: str) -> None:

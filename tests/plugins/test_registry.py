@@ -145,7 +145,7 @@ def test_wrong_options_are_config_errors_that_name_the_component(options: dict[s
 
 def test_missing_option_is_named() -> None:
     """The Python signature is not shown, the option is."""
-    with pytest.raises(ConfigError, match="^loss 'lens': missing 1 required positional argument: 'size'$"):
+    with pytest.raises(ConfigError, match="^loss 'lens' needs the option 'size', which is not given: name it as size="):
         build(entry(target=f"{__name__}:Mount"), {})
 
 

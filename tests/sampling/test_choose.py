@@ -80,6 +80,9 @@ def test_strength_is_a_share(backbone: Any, value: Any) -> None:
 def test_strength_is_the_share_of_the_steps_and_becomes_a_restart(backbone: Any) -> None:
     """As diffusers counts: the first `steps - strength * steps`, rounded down, are left out."""
     levels = backbone.scheduler(8, 16, 16).sigmas.tolist()
+    with pytest.warns(UserWarning, match="cutoff counts only with an alignment above 0"):
+        settle(backbone, stages="16,32", cutoff=0.5)
+    settle(backbone, stages="16,32", cutoff=0.5, alignment=0.5)
     with pytest.warns(UserWarning, match="restart 1 begins 16x16 with noise alone"):
         assert settle(backbone, image=True, steps=8, strength=0.99).restart == 1
     for strength, place in ((0.875, 1), (0.5, 4), (0.45, 4), (0.01, 7)):

@@ -149,6 +149,15 @@ def test_settings_of_the_last_stage_alone_leave_the_earlier_ones_good(pipe: Pipe
     assert set(watch.stages) == {3}
 
 
+def test_finished_picture_of_other_stages_says_what_differs(pipe: Pipeline, tmp_path: Path) -> None:
+    """Their sizes, or else the settings of the first that differs."""
+    pipe.generate_to(tmp_path, ["a cat"], **STAGED)
+    with pytest.raises(OutputError, match="settings: stages before it was 8x8, 16x16, is 16x16; name another"):
+        pipe.generate_to(tmp_path, ["a cat"], **{**STAGED, "stages": "16,32"})
+    with pytest.raises(OutputError, match="settings: stage 16x16: steps was 4, is 3; name another"):
+        pipe.generate_to(tmp_path, ["a cat"], **{**STAGED, "steps": [4, 3, 4]})
+
+
 def test_damaged_stage_is_sampled_again(pipe: Pipeline, tmp_path: Path) -> None:
     """With a line that names it; the one before it is good."""
     with pytest.raises(Stop):

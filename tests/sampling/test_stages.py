@@ -28,6 +28,7 @@ F8, F16 = LatentSpec(16, 8, 2), LatentSpec(16, 16, 2)
         (["1024x512", (2048, 1024)], None, None, [(1024, 512), (2048, 1024)]),
         ("1000,3000", 3000, 1000, [(1000, 336), (3000, 1000)]),  # the shorter side is rounded, the other kept
         (2048, None, None, [(2048, 2048)]),
+        ("64,200", None, None, [(64, 64), (200, 200)]),  # what does not suit the model is refused later, as such
         ("auto", None, None, [(1024, 1024)]),
         ("AUTO", 512, 512, [(512, 512)]),
         ("auto", 1200, 1200, [(1200, 1200)]),  # nearly its own size
@@ -60,6 +61,10 @@ def test_a_latent_of_sixteenth_size_rounds_to_its_own_granularity() -> None:
         ("2048,1024", "1024x1024 comes after 2048x2048; order them by size"),
         ("1024,1024", "1024x1024 comes after 1024x1024"),
         ("512x2048,1024x1024", "1024x1024 comes after 512x2048"),
+        (
+            "1024x512,2048x2048",
+            "one aspect, but 2048x2048 comes after 1024x512, which it would stretch; give 1024x1024 in place of 1024",
+        ),
     ],
 )
 def test_what_cannot_be_read_or_does_not_grow_is_refused(asked: Any, message: str) -> None:

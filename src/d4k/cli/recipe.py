@@ -84,6 +84,8 @@ def as_options(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
         known |= {name: [getattr(stage, name) for stage in stages] for name in EACH}
         joined = stages if "image_sha256" in recipe else stages[1:]
         known["restart"] = [stage.restart for stage in joined]
+        if _given("image") and "image_sha256" not in recipe:  # the first stage begins with a picture now, too
+            known["restart"] = [stages[1].restart, *known["restart"]]
     if _given("strength"):
         known.pop("restart", None)
     return known | ({"image": Path(known["image"])} if "image" in known else {})

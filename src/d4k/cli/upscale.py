@@ -50,6 +50,7 @@ def upscale(files: tuple[Path, ...], size: str, prompt: str | None, output: Path
     """
     from d4k.sampling import Into, check_output
 
+    _refuse_own_folder(output, files)
     check_output(output)
     pictures = list(_pictures(files))
     jobs = _jobs(pictures, size, prompt)
@@ -76,6 +77,14 @@ def _enlarge(into: Into, jobs: Sequence[Job], chosen: Mapping[str, Any]) -> list
         chosen.get("upscaler", UPSCALER), chosen.get("upscaler_options", {}), choose_device(chosen["device"])
     )
     return enlarge_jobs(into, filled, enlarger)
+
+
+def _refuse_own_folder(output: Path, files: Sequence[Path]) -> None:
+    """Refuse to write among the pictures that are enlarged, before anybody is told to empty that folder."""
+    for file in files:
+        folder = file if file.is_dir() else file.parent
+        if output.is_dir() and output.samefile(folder):
+            raise ConfigError(f"--output {output} is the folder of the pictures themselves; name another folder")
 
 
 def _pictures(files: Sequence[Path]) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from d4k.models.headers import (
 )
 from d4k.models.hub import OFFLINE, fetch_denoiser, fetch_file, fetch_model
 from d4k.models.known import Known, UnknownValueError, ones_of
-from d4k.models.limits import adapter_numbers, refuse_large_training, refuse_too_large
+from d4k.models.limits import adapter_numbers, refuse_large_picture, refuse_large_training, refuse_too_large
 from d4k.models.load import check_finite, disk_errors, load_pipeline, read_again, save_pipeline
 from d4k.models.placement import (
     AUTOENCODER,
@@ -120,6 +120,7 @@ __all__ = [
     "read_card",
     "read_pickle",
     "read_shapes",
+    "refuse_large_picture",
     "refuse_large_training",
     "refuse_too_large",
     "registered_checkpoint",

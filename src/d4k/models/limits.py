@@ -17,7 +17,10 @@ from d4k.machine import free_bytes
 from d4k.models.placement import AUTOENCODER, computing_device, computing_dtype
 from d4k.protocols import Backbone
 
-__all__ = ["adapter_numbers", "refuse_large_training", "refuse_too_large"]
+__all__ = ["adapter_numbers", "refuse_large_picture", "refuse_large_training", "refuse_too_large"]
+
+FLOATS = 5
+"""Bytes of a channel of a pixel: of a float and of the finished picture."""
 
 GB = 1e9
 
@@ -95,6 +98,20 @@ def adapter_numbers(module: nn.Module, targets: Iterable[str], rank: int) -> int
     layers = [layer for name, layer in module.named_modules() if f".{name}".endswith(ends)]
     linear = sum(layer.in_features + layer.out_features for layer in layers if isinstance(layer, nn.Linear))
     return rank * linear
+
+
+def refuse_large_picture(width: int, height: int, device: torch.device) -> None:
+    """Refuse to enlarge a picture to a size that there is no memory for.
+
+    Args:
+        width: of the result, in pixels.
+        height: likewise.
+        device: that enlarges.
+
+    Raises:
+        ConfigError: there is too little memory; it says how much is needed at least, and how much is free.
+    """
+    _refuse(f"a picture of {width}x{height} pixels", FLOATS * 3 * width * height, device)
 
 
 def _refuse(what: str, need: int, device: torch.device) -> None:

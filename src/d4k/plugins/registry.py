@@ -158,6 +158,9 @@ def build(entry: Entry, options: dict[str, Any]) -> Any:
             if option not in allowed:
                 known = ", ".join(allowed) or "none"
                 raise ConfigError(f"{label} has no option '{option}'{did_you_mean(option, allowed)} Options: {known}.")
+        for f in attrs.fields(cls):
+            if f.init and f.default is attrs.NOTHING and f.alias not in options:
+                raise ConfigError(f"{label} needs the option '{f.alias}', which is not given: name it as {f.alias}=...")
         if wrong := wrong_type(cls, options):
             raise ConfigError(f"{label}: {wrong}")
     try:

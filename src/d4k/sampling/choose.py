@@ -68,6 +68,8 @@ def choose_settings(
     settings = SamplingSettings(**attrs.asdict(stages[-1]), earlier=tuple(stages[:-1]), **rest)
     for stage in settings.stages[0 if image else 1 :]:
         _check_join(backbone, stage)
+    if joins and given.get("cutoff") is not None and not settings.alignment:
+        warnings.warn("cutoff counts only with an alignment above 0: give alignment, too", stacklevel=2)
     if odd := "; ".join(deviations(backbone, model.training, settings)):
         warnings.warn(
             f"'{model.ref.name}' samples otherwise than it was trained: {odd}. Leave these out to sample as trained",

@@ -33,6 +33,12 @@ def check_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
         DataError: it lacks something, or a value is of the wrong type or out of range.
     """
     missing = [name for name in NEEDED if name not in recipe]
+    if "model" in missing and "upscaler" in recipe:
+        raise DataError(
+            f"{path} was enlarged without a model, from {recipe.get('image')}: repeat it with d4k upscale --no-refine, "
+            f"--size {recipe.get('width')}x{recipe.get('height')} and --upscaler {recipe['upscaler']}",
+            path,
+        )
     if missing:
         raise DataError(f"the recipe in {path} has no {', '.join(missing)}: d4k generate did not write it", path)
     checked = read_record(RecipeRecord, recipe, f"the recipe in {path}", DataError)
@@ -68,5 +74,24 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], *, versions: bool
 
 
 def shown_changes(names: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first of what differs, in words."""
-    return ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names[:3])
+    """The first of what differs, in words.
+
+    >>> shown_changes(["earlier"], {"earlier": [{"width": 8, "height": 8, "steps": 2}]}, {})
+    'stages before it was 8x8, is none'
+    """
+    return ", ".join(
+        _shown_stages(before.get(name) or (), now.get(name) or ())
+        if name == "earlier"
+        else f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in names[:3]
+    )
+
+
+def _shown_stages(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str:
+    """How the stages before the last differ: in their sizes, or else in the settings of the first that differs."""
+    sizes = [", ".join(f"{one['width']}x{one['height']}" for one in stages) or "none" for stages in (before, now)]
+    if sizes[0] != sizes[1]:
+        return f"stages before it was {sizes[0]}, is {sizes[1]}"
+    was, is_now = next(pair for pair in zip(before, now, strict=True) if dict(pair[0]) != dict(pair[1]))
+    said = shown_changes([name for name in is_now if was.get(name) != is_now[name]], was, is_now)
+    return f"stage {is_now['width']}x{is_now['height']}: {said}"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from d4k.images import to_float, to_picture, to_tensor, to_uint8
 from d4k.images.upscale import enlarge, upscaler_settings
-from d4k.models import LoadedModel
+from d4k.models import LoadedModel, refuse_large_picture
 from d4k.plugins import create
 from d4k.protocols import Backbone, Upscaler
 from d4k.sampling.choose import choose_settings, suggested_stages
@@ -87,10 +87,14 @@ def enlarge_jobs(into: Into, jobs: Sequence[Job], enlarger: Enlarger) -> list[Pa
         enlarger: which upscaler does it.
 
     Raises:
-        ConfigError: there is no such upscaler, or it has no such option.
+        ConfigError: there is no such upscaler, it has no such option, or there is too little memory.
         DataError: a picture cannot be read.
         OutputError: the folder holds other pictures, or some of other settings, or cannot be written.
     """
+    for width, height in dict.fromkeys((job.width, job.height) for job in jobs):
+        assert width is not None
+        assert height is not None
+        refuse_large_picture(width, height, enlarger.device)
     upscalers, sources = Upscalers(), Sources()
     described = upscalers.record(enlarger.upscaler, enlarger.options)
     same = {"upscaler": enlarger.upscaler, "upscaler_options": dict(enlarger.options), **described}

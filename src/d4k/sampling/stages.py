@@ -83,7 +83,7 @@ def stage_sizes(
         latent: of the model; sides are rounded to its granularity where they are not given as a width and height.
 
     Raises:
-        ConfigError: a size cannot be read, or the sizes do not grow up to the one asked for.
+        ConfigError: a size cannot be read, or the sizes do not grow, at one aspect, up to the one asked for.
     """
     if asked is None:
         return [(own if width is None else width, own if height is None else height)]
@@ -92,7 +92,7 @@ def stage_sizes(
     given = asked.split(",") if isinstance(asked, str) else list(asked) if isinstance(asked, Sequence) else [asked]
     if not given:
         raise ConfigError("no stage was given; name at least one size, or 'auto'")
-    last = read_size(given[-1], (1, 1), latent.granularity)
+    last = read_size(given[-1], (1, 1), 1)
     final = (width or last[0], height or last[1])
     sizes = [read_size(one, final, latent.granularity) for one in given]
     if read_size(given[-1], final, 1) == final:  # one that does not suit the model is refused as such, not rounded
@@ -104,7 +104,19 @@ def stage_sizes(
     for small, large in pairwise(sizes):
         if large[0] < small[0] or large[1] < small[1] or large == small:
             raise ConfigError(f"stages must grow, but {_said(large)} comes after {_said(small)}; order them by size")
+        _refuse_stretched(small, large, latent.granularity)
     return sizes
+
+
+def _refuse_stretched(small: Size, large: Size, granularity: int) -> None:
+    """Refuse two stages whose aspects differ by more than rounding: the upscaler would distort what is shown."""
+    longer = large.index(max(large))
+    if abs(small[longer] * large[1 - longer] / large[longer] - small[1 - longer]) > granularity:
+        like = read_size(max(small), large, granularity)
+        raise ConfigError(
+            f"stages must have one aspect, but {_said(large)} comes after {_said(small)}, which it would stretch; "
+            f"give {_said(like)} in place of {_said(small)}"
+        )
 
 
 def is_auto(asked: Any) -> bool:
