@@ -85,7 +85,9 @@ def test_every_callback_is_documented_with_its_arguments(callback: type) -> None
 @pytest.mark.parametrize("name", d4k.__all__)
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     """Each name of `d4k.__all__` has an entry of its own."""
-    assert re.search(rf"^\.\. (autoclass|autofunction|py:decorator):: d4k\.{name}$", page("docs/api.md"), re.MULTILINE)
+    assert re.search(
+        rf"^\.\. (autoclass|autofunction|autodata|py:decorator):: d4k\.{name}$", page("docs/api.md"), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("name", PUBLIC_MODULES)
@@ -119,6 +121,7 @@ def test_every_public_object_has_a_docstring(name: str, value: Any) -> None:
     """Functions, classes, their public methods and properties, and constants say what they are."""
     if not (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value) or name == "d4k.hookimpl"):
         module_name, _, constant = name.rpartition(".")
+        module_name = f"d4k.{d4k._HOME[constant]}" if module_name == "d4k" and constant in d4k._HOME else module_name
         assert constant in described_constants(module_name), f"{name} has no docstring below it"
         return
     assert value.__doc__, f"{name} has no docstring"

@@ -84,7 +84,7 @@ def run_demo(folder: Path, *, steps: int | None = None, say: Callable[[str], obj
     _save_photographs(dataset, folder / "photographs")
 
     say(f"1/5 {MODEL}, trained at 256 pixels, samples {len(prompts)} prompts at {SIZE}")
-    _generate(Pipeline.from_pretrained(MODEL), prompts, folder / "before")
+    _generate(Pipeline.from_pretrained(MODEL), prompts, folder / "before", stages=SIZE)
 
     say(f"2/5 the same in stages, without any training: its own size, enlarged, and gone on with at {SIZE}")
     pipe = Pipeline.from_pretrained(MODEL, positions="interpolate")

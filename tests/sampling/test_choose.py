@@ -159,6 +159,7 @@ def test_a_size_beyond_the_models_own_suggests_stages(backbone: Any) -> None:
         (trained, settle(backbone, trained)),
     ]
     assert [suggested_stages(backbone, model(training), found) for training, found in quiet] == [""] * len(quiet)
+    assert not suggested_stages(backbone, model(), settle(backbone, stages="64x32"), "64x32")
 
 
 def test_nothing_is_suggested_while_training(backbone: Any) -> None:

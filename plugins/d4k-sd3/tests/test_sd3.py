@@ -274,7 +274,8 @@ def test_interpolated_positions_cover_any_size(pipe):
         pipe.generate("a tabby cat", width=2064, height=64, steps=1)
     wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="interpolate")
     for width, height in ((2064, 64), (2304, 16)):
-        assert wide.generate("a tabby cat", width=width, height=height, steps=1)[0].size == (width, height)
+        [picture] = wide.generate("a tabby cat", stages=[(width, height)], steps=1)
+        assert picture.size == (width, height)
 
 
 def test_longer_side_is_refused_at_every_stride_before_anything_is_computed(pipe):

@@ -15,7 +15,7 @@ from d4k.models import Model, Training, first_said, refuse_too_large
 from d4k.plugins import create, registry
 from d4k.protocols import Backbone, LatentSpec
 from d4k.sampling.loop import restart_of, schedule
-from d4k.sampling.settings import SamplingSettings
+from d4k.sampling.settings import CUTOFF, SamplingSettings
 from d4k.sampling.stages import Size, Stage, auto_stages, is_auto, stage_sizes
 from d4k.values import RESTART, UPSCALER
 
@@ -68,7 +68,7 @@ def choose_settings(
     settings = SamplingSettings(**attrs.asdict(stages[-1]), earlier=tuple(stages[:-1]), **rest)
     for stage in settings.stages[0 if image else 1 :]:
         _check_join(backbone, stage)
-    if joins and given.get("cutoff") is not None and not settings.alignment:
+    if joins and given.get("cutoff") not in (None, CUTOFF) and not settings.alignment:
         warnings.warn("cutoff counts only with an alignment above 0: give alignment, too", stacklevel=2)
     if odd := "; ".join(deviations(backbone, model.training, settings)):
         warnings.warn(
@@ -138,18 +138,19 @@ def own_side(backbone: Backbone, training: Training) -> int:
     return round(math.sqrt(sides[0] * sides[-1])) if sides else backbone.defaults.size
 
 
-def suggested_stages(backbone: Backbone, model: Model, settings: SamplingSettings) -> str:
+def suggested_stages(backbone: Backbone, model: Model, settings: SamplingSettings, asked: Any = None) -> str:
     """One line for who asks for a much larger picture than the model knows, without stages; empty for others.
 
     Args:
         backbone: loaded.
         model: what is known of it.
         settings: as they were settled.
+        asked: stages that were asked for: who names one size has chosen to begin there.
     """
     side, size = own_side(backbone, model.training), (settings.width, settings.height)
     first, *more = auto_stages(size, side, backbone.latent.granularity)
     larger = size[0] * size[1] > side * side and is_other_size(size, (side, side))
-    if not larger or not more or settings.earlier or settings.restart < 1:
+    if asked is not None or not larger or not more or settings.earlier or settings.restart < 1:
         return ""
     return (
         f"{size[0]}x{size[1]} is beyond what '{model.ref.name}' was trained at ({side}x{side}): add stages='auto' "

@@ -89,7 +89,7 @@ def _settle(
     """What each picture is sampled with. Each size is settled and checked once, before anything is computed."""
     if begun is None:
         settings = choose_settings(backbone, loaded.model, given)
-        if words := suggested_stages(backbone, loaded.model, settings):
+        if words := suggested_stages(backbone, loaded.model, settings, given.get("stages")):
             warnings.warn(words, stacklevel=2)
         return [settings] * count
     settled: dict[Size, SamplingSettings] = {}

@@ -211,7 +211,7 @@ class Sampler:
         """A recipe but for prompt, seed and picture."""
         given = {**self._given, "width": width, "height": height, "stages": stages}
         settings = choose_settings(self.backbone, self.loaded.model, given, image=image)
-        if not image and (words := suggested_stages(self.backbone, self.loaded.model, settings)):
+        if not image and (words := suggested_stages(self.backbone, self.loaded.model, settings, stages)):
             warnings.warn(words, stacklevel=2)
         record = make_recipe(self.loaded, "", 0, settings)
         if image or settings.earlier:

@@ -158,7 +158,7 @@ def auto_stages(size: Size, own: int, granularity: int) -> list[Size]:
     A stage that is nearly as large as the last one is left out.
 
     >>> auto_stages((4096, 3072), 1024, 16)
-    [(1184, 880), (2368, 1760), (4096, 3072)]
+    [(1184, 880), (2368, 1776), (4096, 3072)]
     """
     factor, sizes = own / math.sqrt(size[0] * size[1]), []
     while factor * SMALL_STEP <= 1:

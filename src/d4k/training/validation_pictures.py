@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -20,7 +19,15 @@ from d4k.files import atomic_folder, read_json, write_json
 from d4k.images import save_picture, to_picture
 from d4k.models import Model, RunFolder
 from d4k.protocols import Backbone
-from d4k.sampling import Job, choose_settings, decoded, name_files, sample_latents, starting_noise
+from d4k.sampling import (
+    Job,
+    choose_settings,
+    decoded,
+    name_files,
+    sample_latents,
+    settings_record,
+    starting_noise,
+)
 from d4k.training.engine import Engine
 from d4k.training.result import trained_model
 from d4k.training.sheets import Column, Row, contact_sheet, thumbnail
@@ -147,11 +154,11 @@ class SamplePictures:
     def _record(self, step: int) -> dict[str, Any]:
         """What tells whether the pictures of a step are those that are wanted."""
         jobs = [{"prompt": job.prompt, "seed": job.seed} for job in self.jobs]
-        return {"step": step, "averaged": self.averaged, "settings": attrs.asdict(self.settings), "jobs": jobs}
+        return {"step": step, "averaged": self.averaged, "settings": settings_record(self.settings), "jobs": jobs}
 
     def _recipe(self, job: Job, step: int) -> dict[str, Any]:
         """What a picture was made with; it names no model, for the weights of that step may not be kept."""
-        made = {"prompt": job.prompt, "seed": job.seed, **attrs.asdict(self.settings)}
+        made = {"prompt": job.prompt, "seed": job.seed, **settings_record(self.settings)}
         return {**made, "run": str(self.folder.parent), "step": step, "averaged": self.averaged}
 
     def _kept(self) -> dict[int, Path]:
