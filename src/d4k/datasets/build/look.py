@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import PIL
 from attrs import field, frozen
-from PIL import Image
 
 from d4k.datasets.build.alike import fingerprint_of
 from d4k.datasets.build.log import Facts
-from d4k.errors import DataError
+from d4k.errors import ConfigError, DataError
 from d4k.images import open_picture
+from d4k.images.read import reading
 from d4k.protocols import Filter, Picture
 
 __all__ = ["Looker", "Task"]
@@ -32,10 +32,12 @@ class Task:
 
     Args:
         path: of the file.
-        keys: of what is to be measured; without any, only the digest is taken.
+        decode: whether to look at its pixels; otherwise only the digest is taken.
+        keys: of what is measured in them.
     """
 
     path: str
+    decode: bool = False
     keys: tuple[str, ...] = ()
 
 
@@ -81,15 +83,17 @@ class Looker:
             "inode": facts.inode,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        if task.keys:
+        if task.decode:
             line["seen"] = self._see(content, path, task.keys)
         return line
 
     def _see(self, content: bytes, path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
         try:
             image = open_picture(lambda: io.BytesIO(content), max_pixels=self.max_pixels, label=CALLED)
-            form = _format(content)
+            form = _format(content, self.max_pixels)
         except DataError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise ConfigError(f"there is too little memory to decode {path}; try fewer --workers") from error
             return {"broken": {self.reading: _without_name(error)}}
         picture = Picture(np.asarray(image), path)
         seen: dict[str, Any] = {"width": image.width, "height": image.height, "format": form}
@@ -105,8 +109,8 @@ class Looker:
         return seen
 
 
-def _format(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
+def _format(content: bytes, max_pixels: int) -> str:
+    with reading(lambda: io.BytesIO(content), max_pixels, CALLED) as image:
         return image.format or ""
 
 
