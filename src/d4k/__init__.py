@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from d4k.plugins import create, hookimpl
     from d4k.protocols import (
         Backbone,
+        Caption,
+        Captioner,
         Conditioning,
         Dataset,
         FlowStep,
@@ -67,6 +69,8 @@ _HOME = {
     **dict.fromkeys(
         [
             "Backbone",
+            "Caption",
+            "Captioner",
             "Conditioning",
             "Dataset",
             "FlowStep",
@@ -86,6 +90,8 @@ _HOME = {
 
 __all__ = [
     "Backbone",
+    "Caption",
+    "Captioner",
     "CheckpointError",
     "CleanEstimate",
     "Conditioning",

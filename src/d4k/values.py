@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Caption",
     "Conditioning",
     "Density",
     "FlowStep",
@@ -76,6 +77,38 @@ class Sample:
     caption: str
     source: Path | Callable[[], BinaryIO]
     size: tuple[int, int] | None = None
+
+
+@frozen
+class Caption:
+    """What a captioner said of a picture.
+
+    Args:
+        text: the caption; empty where there is none.
+        refused: whether the captioner would not describe the picture.
+        reason: why there is no caption, in words; empty where there is one.
+        tokens_in: that were read, of picture and instruction; 0 where they are not counted.
+        tokens_out: that were written, likewise.
+        model: which answered, by its own name; empty where it has none.
+        cost: of the answer in dollars; None where it is not known.
+    """
+
+    text: str
+    refused: bool = False
+    reason: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    model: str = ""
+    cost: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the text may be trained on: it is not empty, and not the words of a refusal.
+
+        >>> Caption("a cat").usable, Caption(" ").usable, Caption("I cannot.", refused=True).usable
+        (True, False, False)
+        """
+        return not self.refused and bool(self.text.strip())
 
 
 @frozen

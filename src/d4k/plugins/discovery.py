@@ -25,6 +25,7 @@ HOOKS: dict[str, Kind] = {
     "register_datasets": "dataset",
     "register_metrics": "metric",
     "register_upscalers": "upscaler",
+    "register_captioners": "captioner",
 }
 
 
@@ -97,7 +98,7 @@ def create(kind: Kind, name: str, **options: Any) -> Any:
     """Make a registered component.
 
     Args:
-        kind: "backbone", "loss", "dataset", "metric" or "upscaler".
+        kind: "backbone", "loss", "dataset", "metric", "upscaler" or "captioner".
         name: as `d4k plugins` lists it.
         options: the component's own options.
 
