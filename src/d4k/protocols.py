@@ -3,6 +3,7 @@
     prompt -> Backbone.encode_text -> Backbone.velocity at each step -> Backbone.decode -> picture
     photograph -> Dataset -> Sample -> Backbone.encode_image -> FlowStep -> Backbone.velocity -> Loss
     pictures -> Metric.observe: rows -> Metric.score -> Score
+    photograph -> Filter.measure: figures -> Filter.limits: it is in, or out for a reason
     photograph -> Captioner -> Caption, which a dataset gives with the photograph
 
 Read this page and you know the system. Legend of the shapes:
@@ -26,6 +27,8 @@ from d4k.values import (
     Density,
     FlowStep,
     LatentSpec,
+    Limit,
+    Picture,
     Placement,
     Preset,
     Sample,
@@ -46,11 +49,14 @@ __all__ = [
     "Conditioning",
     "Dataset",
     "Density",
+    "Filter",
     "FlowStep",
     "LatentSpec",
+    "Limit",
     "Loss",
     "Metric",
     "Need",
+    "Picture",
     "Placement",
     "Preset",
     "Sample",
@@ -273,6 +279,30 @@ class Upscaler(Protocol):
 
     def __call__(self, pixels: Tensor, height: int, width: int) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to (B, 3, height, width) in [-1, 1]."""
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """What decides whether a photograph belongs into a dataset.
+
+    An implementation is an attrs class whose fields are its options. It works in two halves, so that a limit can be
+    moved without decoding a picture again: figures are measured once and stored, and compared with limits later.
+    """
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """What is measured: name of each figure, in the form of an identifier -> what it is, with its unit."""
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """Which figures may stay, from the options. A picture is rejected for the first limit that it breaks."""
+
+    def measure(self, picture: Picture) -> Mapping[str, float]:
+        """All figures of a picture. They depend on the picture, and on no limit. NaN: it does not apply.
+
+        Raises:
+            DataError: the picture cannot be measured, such as one that is too small.
+        """
 
 
 @runtime_checkable

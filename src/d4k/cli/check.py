@@ -78,6 +78,7 @@ def _component(entry: Entry) -> Row:
         "metric": testing.check_metric,
         "dataset": testing.check_dataset,
         "upscaler": testing.check_upscaler,
+        "filter": testing.check_filter,
         "captioner": testing.check_captioner,
     }
     what = f"{entry.kind} {entry.name}"

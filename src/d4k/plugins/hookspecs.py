@@ -87,6 +87,11 @@ def register_upscalers(register: Register) -> None:
 
 
 @hookspec
+def register_filters(register: Register) -> None:
+    """Register what decides which photographs belong into a dataset, and satisfies `d4k.Filter`."""
+
+
+@hookspec
 def register_captioners(register: Register) -> None:
     """Register what describes pictures in words and satisfies `d4k.Captioner`."""
 

@@ -6,6 +6,7 @@ Each check raises AssertionError with a sentence that says which part of the con
 from d4k.testing.backbones import check_backbone
 from d4k.testing.captioners import check_captioner
 from d4k.testing.datasets import check_dataset
+from d4k.testing.filters import check_filter
 from d4k.testing.losses import check_loss
 from d4k.testing.metrics import check_metric
 from d4k.testing.reference import check_against_diffusers
@@ -17,6 +18,7 @@ __all__ = [
     "check_backbone",
     "check_captioner",
     "check_dataset",
+    "check_filter",
     "check_loss",
     "check_metric",
     "check_shapes",
