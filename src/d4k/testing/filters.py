@@ -41,7 +41,7 @@ def check_filter(chosen: Filter) -> None:
 
 
 def _check_limits(chosen: Filter) -> None:
-    options = {field.alias for field in attrs.fields(type(chosen)) if field.init}
+    options = {field.alias for field in attrs.fields(type(chosen)) if field.init}  # type: ignore[arg-type]
     limits = attempt("the limits of a filter", lambda: chosen.limits)
     for limit in limits:
         assert isinstance(limit, Limit), f"limits are d4k.Limit, got a {type(limit).__name__}"

@@ -116,7 +116,7 @@ def test_built_in_filters_keep_the_contract(name: str) -> None:
 
 
 def test_blur_is_that_of_scikit_image() -> None:
-    """Within a tenth: scikit-image takes the Sobel filter for the difference of neighbours, which the paper does not."""
+    """Within a tenth: scikit-image takes the Sobel filter in place of the difference of neighbours."""
     grey = np.asarray(photograph("camera.png").convert("L"), np.float32)[100:356, 100:356]
     for sigma in (0, 1, 2, 4):
         soft = gaussian_filter(grey, sigma)

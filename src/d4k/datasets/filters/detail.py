@@ -61,7 +61,7 @@ class DetailFilter:
 
 
 def haar(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One orthonormal Haar level of (N, S, S): LL, LH, HL and HH, each (N, S / 2, S / 2); an odd row or column is left."""
+    """One orthonormal Haar level of (N, S, S): LL, LH, HL and HH, each (N, S/2, S/2); an odd row or column is left."""
     even = windows[:, : windows.shape[1] // 2 * 2, : windows.shape[2] // 2 * 2]
     a, b, c, d = even[:, ::2, ::2], even[:, ::2, 1::2], even[:, 1::2, ::2], even[:, 1::2, 1::2]
     return (a + b + c + d) / 2, (a + b - c - d) / 2, (a - b + c - d) / 2, (a - b - c + d) / 2
