@@ -41,7 +41,7 @@ class JpegFilter:
 
     figures: ClassVar[Mapping[str, str]] = {
         "quality": "quality of the JPEG file, from 1 to 100 on libjpeg's scale, by its luminance table",
-        "blocking": "mean step across the edges of 8x8 blocks, plus one grey level, divided by that between other neighbours",
+        "blocking": "step across the edges of 8x8 blocks plus one grey level, divided by that between other neighbours",
     }
 
     @property
