@@ -1,8 +1,10 @@
-"""What d4k is made of: five protocols. The frozen values that pass between them are in `d4k.values`.
+"""What d4k is made of: its protocols. The frozen values that pass between them are in `d4k.values`.
 
     prompt -> Backbone.encode_text -> Backbone.velocity at each step -> Backbone.decode -> picture
     photograph -> Dataset -> Sample -> Backbone.encode_image -> FlowStep -> Backbone.velocity -> Loss
     pictures -> Metric.observe: rows -> Metric.score -> Score
+    photograph -> Filter.measure: figures -> Filter.limits: it is in, or out for a reason
+    photograph -> Captioner -> Caption, which a dataset gives with the photograph
 
 Read this page and you know the system. Legend of the shapes:
 
@@ -20,10 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from d4k.values import (
+    Caption,
     Conditioning,
     Density,
     FlowStep,
     LatentSpec,
+    Limit,
+    Picture,
     Placement,
     Preset,
     Sample,
@@ -34,18 +39,24 @@ from d4k.values import (
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
     from torch import Tensor
 
 __all__ = [
     "Backbone",
+    "Caption",
+    "Captioner",
     "Conditioning",
     "Dataset",
     "Density",
+    "Filter",
     "FlowStep",
     "LatentSpec",
+    "Limit",
     "Loss",
     "Metric",
     "Need",
+    "Picture",
     "Placement",
     "Preset",
     "Sample",
@@ -268,3 +279,72 @@ class Upscaler(Protocol):
 
     def __call__(self, pixels: Tensor, height: int, width: int) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to (B, 3, height, width) in [-1, 1]."""
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """What decides whether a photograph belongs into a dataset.
+
+    An implementation is an attrs class whose fields are its options. It works in two halves, so that a limit can be
+    moved without decoding a picture again: figures are measured once and stored, and compared with limits later.
+    """
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """What is measured: name of each figure, in the form of an identifier -> what it is, with its unit."""
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """Which figures may stay, from the options. A picture is rejected for the first limit that it breaks."""
+
+    def measure(self, picture: Picture) -> Mapping[str, float]:
+        """All figures of a picture. They depend on the picture, and on no limit. NaN: it does not apply.
+
+        Raises:
+            DataError: the picture cannot be measured, such as one that is too small.
+        """
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """What describes a picture in words.
+
+    An implementation is an attrs class whose fields are its options. Keys and passwords are no options: they would be
+    kept with every caption. Beside what is here a captioner may have
+
+    - `concurrent`, true where `caption` may be called from several threads at once. Without it the calls come one after
+      another.
+    - `prices`, dollars for a million tokens read and for a million written, or None where they are not known. With it
+      each `Caption` has its `cost`. A captioner without the attribute costs nothing.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The plain values that decide its captions, such as the model, the host and the temperature.
+
+        They are kept with each caption. A picture is not asked about again with an equal identity and instruction.
+        Known before `load`.
+        """
+
+    def load(self, device: torch.device) -> None:
+        """Read the weights of networks and place them, and look for keys; called once, before `caption`.
+
+        Raises:
+            CheckpointError: weights cannot be had.
+            ConfigError: it cannot work as it is set, for example without a key.
+        """
+
+    def caption(self, image: Image, instruction: str) -> Caption:
+        """Describe a picture.
+
+        Args:
+            image: Pillow picture, mode RGB, upright, in full resolution; it is left as it is.
+            instruction: what to say of it, to whoever describes.
+
+        Returns:
+            The caption. A refusal and an empty answer are captions, too: they have a `reason`.
+
+        Raises:
+            DataError: this picture cannot be captioned now; the next one is tried.
+            D4KError: any other one says that no picture can be captioned, such as a key that is not valid.
+        """

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from attrs import Factory, field, frozen
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
 __all__ = [
+    "Caption",
     "Conditioning",
     "Density",
     "FlowStep",
     "LatentSpec",
+    "Limit",
+    "Picture",
     "Placement",
     "Preset",
     "Sample",
@@ -76,6 +81,108 @@ class Sample:
     caption: str
     source: Path | Callable[[], BinaryIO]
     size: tuple[int, int] | None = None
+
+
+@frozen
+class Caption:
+    """What a captioner said of a picture.
+
+    Args:
+        text: the caption; empty where there is none.
+        refused: whether the captioner would not describe the picture.
+        reason: why there is no caption, in words; empty where there is one.
+        tokens_in: that were read, of picture and instruction; 0 where they are not counted.
+        tokens_out: that were written, likewise.
+        model: which answered, by its own name; empty where it has none.
+        cost: of the answer in dollars; None where it is not known.
+    """
+
+    text: str
+    refused: bool = False
+    reason: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    model: str = ""
+    cost: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the text may be trained on: it is not empty, and not the words of a refusal.
+
+        >>> Caption("a cat").usable, Caption(" ").usable, Caption("I cannot.", refused=True).usable
+        (True, False, False)
+        """
+        return not self.refused and bool(self.text.strip())
+
+
+@frozen(eq=False, slots=False)
+class Picture:
+    """One decoded picture, as a filter sees it.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, upright, at full resolution; not to be changed.
+        file: what it was read from, for filters that look at the file itself; None where there is none.
+    """
+
+    pixels: np.ndarray
+    file: Path | None = None
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        """(H, W) uint8: the grey of ITU-R BT.601, computed once for all filters."""
+        import numpy as np
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(self.pixels).convert("L"))
+
+    @cached_property
+    def windows(self) -> np.ndarray:
+        """(N, S, S) float32: parts of the luma, spread evenly, computed once for all filters.
+
+        At most 8 x 8 of them, S pixels a side: 256, or what the shorter side of the picture has. Each begins at a
+        multiple of 8, where the blocks of a JPEG do. They are a quarter of a picture of 4096x4096.
+        """
+        import numpy as np
+
+        luma = self.luma
+        side = min(256, *luma.shape)
+        places = []
+        for length in luma.shape:
+            count = min(8, max(1, length // side))
+            starts = np.linspace(0, length - side, count) if count > 1 else np.array([(length - side) // 2])
+            places.append((starts // 8 * 8).astype(int))
+        parts = [luma[y : y + side, x : x + side] for y in places[0] for x in places[1]]
+        return np.stack(parts).astype(np.float32)
+
+
+@frozen
+class Limit:
+    """Where a filter draws the line for one of its figures.
+
+    Args:
+        figure: name of the figure.
+        option: field of the filter that sets the limit.
+        least: the smallest figure that may stay; None for no such limit.
+        most: the largest figure that may stay; None for no such limit.
+    """
+
+    figure: str
+    option: str
+    least: float | None = None
+    most: float | None = None
+
+    def reason(self, value: float) -> str | None:
+        """Why a picture with this figure is rejected, or None where it may stay; NaN is no figure, and stays.
+
+        >>> Limit("sharpness", "min_sharpness", least=2.0).reason(1.234)
+        'sharpness 1.23, at least 2'
+        """
+        name = self.figure.replace("_", " ")
+        if self.least is not None and value < self.least:
+            return f"{name} {value:.3g}, at least {self.least:g}"
+        if self.most is not None and value > self.most:
+            return f"{name} {value:.3g}, at most {self.most:g}"
+        return None
 
 
 @frozen

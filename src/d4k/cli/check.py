@@ -12,6 +12,9 @@ from d4k.plugins import Entry, registry
 
 __all__ = ["check"]
 
+LACKING = ("dataset", "metric", "captioner")
+"""Kinds whose files may be missing on a machine."""
+
 Row = tuple[str, str, str]
 """What was checked, how it went ("ok", "failed" or "skipped"), and why."""
 
@@ -23,8 +26,8 @@ Row = tuple[str, str, str]
 def check(ctx: click.Context, plugin: str | None, model: str | None) -> None:
     """Run the contracts of everything that PLUGIN registers, or that all plugins do.
 
-    Losses, metrics and upscalers are made with their default options, and so are datasets that need none. A metric
-    whose weights are not on this machine is skipped. A backbone is checked on the checkpoints that are registered for
+    Components are made with their default options; those that need some are skipped. So is a metric or a captioner
+    whose weights are not on this machine. A backbone is checked on the checkpoints that are registered for
     it and lie on this machine, or on --model. The exit code is 1 when a contract does not hold.
 
     \b
@@ -75,6 +78,8 @@ def _component(entry: Entry) -> Row:
         "metric": testing.check_metric,
         "dataset": testing.check_dataset,
         "upscaler": testing.check_upscaler,
+        "filter": testing.check_filter,
+        "captioner": testing.check_captioner,
     }
     what = f"{entry.kind} {entry.name}"
     try:
@@ -85,7 +90,7 @@ def _component(entry: Entry) -> Row:
     needed = [field.alias for field in fields if field.init and field.default is attrs.NOTHING]
     if needed:
         return what, "skipped", f"it needs options: {', '.join(needed)}; call check_{entry.kind} in a test"
-    return _outcome(what, lambda: checks[entry.kind](build(entry, {})), lacking=entry.kind in ("dataset", "metric"))
+    return _outcome(what, lambda: checks[entry.kind](build(entry, {})), lacking=entry.kind in LACKING)
 
 
 def _backbone(entry: Entry, model: str | None) -> Iterator[Row]:

@@ -25,6 +25,8 @@ HOOKS: dict[str, Kind] = {
     "register_datasets": "dataset",
     "register_metrics": "metric",
     "register_upscalers": "upscaler",
+    "register_filters": "filter",
+    "register_captioners": "captioner",
 }
 
 
@@ -49,6 +51,21 @@ class Builtins:
         """The classical filters."""
         register("lanczos", "d4k.images:Lanczos", summary="Lanczos filter of three lobes, antialiased, on 8-bit pixels")
         register("bicubic", "d4k.images:Bicubic", summary="bicubic filter, softer than Lanczos, on 8-bit pixels")
+
+    @staticmethod
+    @hookimpl
+    def register_filters(register: Register) -> None:
+        """What `d4k data build` looks at by default."""
+        for name, target, summary in (
+            ("size", "SizeFilter", "pixels on the short side, and aspect"),
+            ("detail", "DetailFilter", "share of flat areas, entropy of the greys, energy of the finest subbands"),
+            ("noise", "NoiseFilter", "standard deviation of the noise"),
+            ("blur", "BlurFilter", "blur of the sharpest parts"),
+            ("jpeg", "JpegFilter", "JPEG quality by the file, and blocking by the pixels"),
+            ("upscaled", "UpscaledFilter", "pictures that were enlarged, by the frequency at which their detail ends"),
+            ("border", "BorderFilter", "frames, letterboxes and areas of one colour"),
+        ):
+            register(name, f"d4k.datasets.filters:{target}", summary=summary)
 
 
 @cache
@@ -97,7 +114,7 @@ def create(kind: Kind, name: str, **options: Any) -> Any:
     """Make a registered component.
 
     Args:
-        kind: "backbone", "loss", "dataset", "metric" or "upscaler".
+        kind: "backbone", "loss", "dataset", "metric", "upscaler", "filter" or "captioner".
         name: as `d4k plugins` lists it.
         options: the component's own options.
 

@@ -87,5 +87,15 @@ def register_upscalers(register: Register) -> None:
 
 
 @hookspec
+def register_filters(register: Register) -> None:
+    """Register what decides which photographs belong into a dataset, and satisfies `d4k.Filter`."""
+
+
+@hookspec
+def register_captioners(register: Register) -> None:
+    """Register what describes pictures in words and satisfies `d4k.Captioner`."""
+
+
+@hookspec
 def register_checkpoints(register: RegisterCheckpoint) -> None:
     """Register short names for models: a backbone and a local folder or Hub id."""

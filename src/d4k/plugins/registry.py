@@ -16,7 +16,7 @@ from d4k.protocols import Preset
 
 __all__ = ["Entry", "Kind", "Registry", "build"]
 
-Kind = Literal["backbone", "loss", "dataset", "metric", "upscaler", "checkpoint"]
+Kind = Literal["backbone", "loss", "dataset", "metric", "upscaler", "filter", "captioner", "checkpoint"]
 
 
 @frozen
