@@ -49,7 +49,9 @@ def decide(
     if not settings.keep_duplicates:
         for group in groups:
             _keep_one(decisions, [i for i in group if decisions[i].outcome in ("kept", "apart")])
-    splits = split([d.outcome for d in decisions], [d.seen.sha256 for d in decisions], groups, settings.eval, settings.seed)
+    splits = split(
+        [d.outcome for d in decisions], [d.seen.sha256 for d in decisions], groups, settings.eval, settings.seed
+    )
     decisions = [evolve(decision, split=name) for decision, name in zip(decisions, splits, strict=True)]
     return _named(decisions)
 

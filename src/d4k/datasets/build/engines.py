@@ -12,13 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from d4k.datasets.build.extras import need_ray
 from d4k.datasets.build.look import Looker, Task
 from d4k.errors import ConfigError
 
-__all__ = ["Engine", "default_workers", "look_at"]
+__all__ = ["Engine", "check_engine", "default_workers", "look_at"]
 
 Engine: TypeAlias = Literal["process", "ray"]
 AHEAD = 4
@@ -28,6 +28,18 @@ AHEAD = 4
 def default_workers() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that does not exist, or is not installed.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    if engine not in get_args(Engine):
+        raise ConfigError(f"engine is {engine!r}; allowed: {', '.join(get_args(Engine))}")
+    if engine == "ray":
+        need_ray()
 
 
 def look_at(tasks: Iterable[Task], looker: Looker, engine: Engine, workers: int) -> Iterator[dict[str, Any]]:
@@ -40,15 +52,12 @@ def look_at(tasks: Iterable[Task], looker: Looker, engine: Engine, workers: int)
         workers: processes at work; with 1 and the engine "process", this one.
 
     Raises:
-        ConfigError: a process was ended from outside, ray is not installed, or there is no such engine.
+        ConfigError: a process was ended from outside.
     """
     if engine == "ray":
-        need_ray()
         from d4k.datasets.build.on_ray import look_on_ray
 
         yield from look_on_ray(list(tasks), looker, workers)
-    elif engine != "process":
-        raise ConfigError(f"engine is {engine!r}; allowed: process, ray")
     elif workers == 1:
         yield from map(looker, tasks)
     else:

@@ -56,7 +56,9 @@ def figures_key(values: Mapping[str, Any]) -> str:
     try:
         said = json.dumps(values, sort_keys=True)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{values} cannot be kept with figures: {error}; options of filters are plain values") from error
+        raise ConfigError(
+            f"{values} cannot be kept with figures: {error}; options of filters are plain values"
+        ) from error
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import PIL
 from attrs import field, frozen
 
-from d4k.datasets.build.alike import fingerprint_of
 from d4k.datasets.build.log import Facts
+from d4k.datasets.duplicates import fingerprint
 from d4k.errors import ConfigError, DataError
 from d4k.images import open_picture
 from d4k.images.read import reading
@@ -47,7 +47,7 @@ class Looker:
 
     Args:
         filters: key of the figures -> the filter that measures them.
-        fingerprint: key of the fingerprint that duplicates are found by; empty for none.
+        fingerprint: key of the fingerprint that duplicates are found by.
         max_pixels: a picture of more is broken.
     """
 
@@ -64,7 +64,7 @@ class Looker:
     @property
     def keys(self) -> tuple[str, ...]:
         """Everything that can be measured."""
-        return (*self.filters, *([self.fingerprint] if self.fingerprint else []))
+        return (*self.filters, self.fingerprint)
 
     def __call__(self, task: Task) -> dict[str, Any]:
         """A line of the log, see `ScanLog`; or {"file": path, "unreadable": why} where there is nothing to note."""
@@ -99,13 +99,17 @@ class Looker:
         seen: dict[str, Any] = {"width": image.width, "height": image.height, "format": form}
         for key in keys:
             if key == self.fingerprint:
-                seen["fingerprints"] = {key: fingerprint_of(picture)}
+                seen["fingerprints"] = {key: fingerprint(picture).to_text()}
                 continue
             try:
                 measured = self.filters[key].measure(picture)
-                seen.setdefault("figures", {})[key] = {name: float(value) for name, value in measured.items()}
             except DataError as error:
                 seen.setdefault("refused", {})[key] = str(error)
+            except Exception as error:
+                error.add_note(f"a filter raised it, {self.filters[key]}, while it measured {path}")
+                raise
+            else:
+                seen.setdefault("figures", {})[key] = {name: float(value) for name, value in measured.items()}
         return seen
 
 

@@ -132,5 +132,5 @@ class Scan:
             known["format"],
             {one.name: figures[one.key] for one in self.chosen if one.key in figures},
             {one.name: refused[one.key] for one in self.chosen if one.key in refused},
-            known.get("fingerprints", {}).get(self.looker.fingerprint),
+            known["fingerprints"][self.looker.fingerprint],
         )

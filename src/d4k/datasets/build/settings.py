@@ -9,6 +9,7 @@ import attrs
 from attrs import field, frozen
 
 from d4k.config import flag, from_mapping, number, one_of, optional, text, whole
+from d4k.datasets.duplicates.groups import DISTANCE
 from d4k.errors import ConfigError, did_you_mean
 from d4k.images.read import MAX_PIXELS
 
@@ -41,7 +42,7 @@ class BuildSettings:
             need not be named.
         default_filters: Uses the filters `size`, `detail`, `noise`, `blur`, `jpeg`, `upscaled` and `border`. With
             `false`, only those in `filters` are used.
-        duplicate_distance: Bits in which the fingerprints of two pictures may differ that count as the same picture.
+        duplicate_distance: Bits of 80 in which the fingerprints of two pictures may differ that count as the same.
         keep_duplicates: Keeps all pictures that are the same to the eye; they share a split.
         eval: Pictures of the split `eval`: a count, or a share below 1.
         seed: Seed of the choice of these.
@@ -55,7 +56,7 @@ class BuildSettings:
 
     filters: Mapping[str, Any] = field(factory=dict, validator=_is_filters)
     default_filters: bool = field(default=True, validator=flag())
-    duplicate_distance: int = field(default=10, validator=whole(0))
+    duplicate_distance: int = field(default=DISTANCE, validator=whole(0, 80))
     keep_duplicates: bool = field(default=False, validator=flag())
     eval: float = field(default=0, validator=_is_eval)
     seed: int = field(default=0, validator=whole(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
@@ -52,7 +52,7 @@ class Seen:
         format: of the file as Pillow names it, such as "JPEG".
         figures: name of a filter -> its figures.
         refused: name of a filter that could not measure the picture -> why.
-        fingerprint: of its looks, for finding duplicates; plain values.
+        fingerprint: of its looks, by which duplicates are found, as text; empty where it is broken.
         broken: why it is no picture; None where it is one.
     """
 
@@ -63,7 +63,7 @@ class Seen:
     format: str = ""
     figures: Mapping[str, Mapping[str, float]] = field(factory=dict)
     refused: Mapping[str, str] = field(factory=dict)
-    fingerprint: Mapping[str, Any] | None = None
+    fingerprint: str = ""
     broken: str | None = None
 
 

@@ -45,7 +45,9 @@ def list_sources(sources: Sequence[str | Path], output: Path) -> Listing:
         DataError: a source cannot be read, or there is no picture in any.
     """
     if not sources:
-        raise ConfigError("no source was given; name folders of pictures, a Parquet or CSV of paths or URLs, or a Hub id")
+        raise ConfigError(
+            "no source was given; name folders of pictures, a Parquet or CSV of paths or URLs, or a Hub id"
+        )
     pictures: list[Listed] = []
     others: Counter[str] = Counter()
     labels: Counter[str] = Counter()
