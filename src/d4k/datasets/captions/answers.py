@@ -17,11 +17,12 @@ THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 QUOTES = {'"': '"', "“": "”", "«": "»", "'": "'"}
 
 MODAL = (
-    r"(?:can(?:no|['’])t|can not|could(?: not|n['’]t)|(?:wo|do)n['’]t|will not|do not|(?:am|['’]m) (?:not able|unable))"
+    r"(?:can(?:no|['’])t|can\snot|could(?:\snot|n['’]t)|(?:wo|do)n['’]t|will\snot|do\snot"
+    r"|(?:am|['’]m)\s(?:not\sable|unable))"
 )
 REFUSAL = re.compile(
     rf"""\A(?:
-        (?:i\s*(?:am|['’]m)\s+|we\s*(?:are|['’]re)\s+)?(?:very\s+|so\s+)?sorry\b(?=\s*(?:[,.!;:–—-]|but\b|i\b|for\b|that\b|about\b|\Z))
+        (?:i\s*(?:am|['’]m)\s+|we\s*(?:are|['’]re)\s+)?(?:very\s+|so\s+)?sorry\b(?=\s*(?:[,.!;:–—]|-\s|but\b|i\b|for\b|that\b|about\b|\Z))
         | (?:my\s+)?apologies\b | i\s+apologi[sz]e\b
         | (?:unfortunately,?\s+|no,\s+)?i\s*{MODAL}\b
         | as\s+an?\s+(?:ai|artificial|language|large\s+language)\b
