@@ -106,9 +106,8 @@ def back_off(attempt: int, first: float) -> float:
         attempt: number of the one that failed, from 0.
         first: seconds after the first.
     """
-    return min(first * 2.0 ** min(attempt, 20), LONGEST) * random.uniform(
-        1.0, 1.5
-    )  # apart, so that threads do not march in step
+    apart = random.uniform(1.0, 1.5)  # so that threads do not come back together
+    return min(first * 2.0 ** min(attempt, 20), LONGEST) * apart
 
 
 def retry_after(header: str | None, date: float) -> float | None:
