@@ -90,7 +90,7 @@ def test_unknown_kind_and_name_list_what_there_is() -> None:
     registry.add(entry())
     wrong: Any = "los"
     with pytest.raises(
-        UnknownNameError, match=r"unknown kind 'los'; did you mean 'loss'\? Known: backbone, checkpoint"
+        UnknownNameError, match=r"unknown kind 'los'; did you mean 'loss'\? Known: backbone, captioner, checkpoint"
     ):
         registry.get(wrong, "lens")
     with pytest.raises(
