@@ -15,11 +15,14 @@ import d4k
 from d4k.cli import main
 from d4k.cli.adapter import adapter
 from d4k.cli.cache import cache
+from d4k.cli.data import data
 from d4k.config import RunConfig, from_mapping
 from d4k.plugins import hookspecs
 
 NAMES = [
     "Backbone",
+    "Caption",
+    "Captioner",
     "CheckpointError",
     "CleanEstimate",
     "Conditioning",
@@ -27,15 +30,18 @@ NAMES = [
     "D4KError",
     "DataError",
     "Dataset",
+    "Filter",
     "FlowStep",
     "Guide",
     "Job",
     "LatentSpec",
+    "Limit",
     "Loading",
     "Loss",
     "Metric",
     "ModelRef",
     "OutputError",
+    "Picture",
     "Pipeline",
     "Placement",
     "PluginError",
@@ -61,8 +67,8 @@ MODULES = {
     "images": "MAX_PIXELS Bicubic Crop Cut Lanczos list_pictures open_picture "
     "picture_size read_recipe save_picture to_float to_picture to_tensor "
     "to_uint8",
-    "testing": "check_against_diffusers check_backbone check_dataset check_loss "
-    "check_metric check_shapes check_upscaler",
+    "testing": "check_against_diffusers check_backbone check_captioner check_dataset check_filter "
+    "check_loss check_metric check_shapes check_upscaler",
 }
 
 SIGNATURES = {
@@ -108,6 +114,10 @@ SIGNATURES = {
     "Metric.load": "(self, device: torch.device) -> None",
     "Metric.observe": "(self, **inputs: Any) -> Tensor | Sequence[Tensor]",
     "Metric.score": "(self, rows: Tensor, references: Tensor | None = None) -> float | Mapping[str, float]",
+    "Captioner.caption": "(self, image: Image, instruction: str) -> Caption",
+    "Captioner.load": "(self, device: torch.device) -> None",
+    "Filter.measure": "(self, picture: Picture) -> Mapping[str, float]",
+    "Limit.reason": "(self, value: float) -> str | None",
     "Upscaler.__call__": "(self, pixels: Tensor, height: int, width: int) -> Tensor",
 }
 
@@ -170,10 +180,15 @@ FUNCTIONS = {
     "testing.check_against_diffusers": "(backbone: Backbone, *, pipeline: Any = None, unpack: "
     "Callable[[Tensor], Tensor] | None = None, seed: int = 0, tolerance: "
     "float = 0.0001, **call: Any) -> None",
+    "testing.check_captioner": "(captioner: Captioner) -> None",
+    "testing.check_filter": "(chosen: Filter) -> None",
     "testing.check_upscaler": "(upscaler: Upscaler) -> None",
 }
 
 FIELDS = {
+    "Picture": ["pixels", "file"],
+    "Limit": ["figure", "option", "least", "most"],
+    "Caption": ["text", "refused", "reason", "tokens_in", "tokens_out", "model", "cost"],
     "Conditioning": ["tensors"],
     "FlowStep": ["clean", "noise", "sigma", "noisy"],
     "Job": ["prompt", "seed", "width", "height", "negative_prompt", "id", "image"],
@@ -216,7 +231,13 @@ FIELDS = {
 }
 
 HOOKS = [
-    "register_backbones", "register_checkpoints", "register_datasets", "register_losses", "register_metrics",
+    "register_backbones",
+    "register_captioners",
+    "register_checkpoints",
+    "register_datasets",
+    "register_filters",
+    "register_losses",
+    "register_metrics",
     "register_upscalers",
 ]  # fmt: skip
 
@@ -256,6 +277,9 @@ OPTIONS = {
     "--adapter --downscale --option --negative-prompt= --seed=0 --device --dtype=float32 --revision "
     "--variant --transformer --offload --quantize --attention --compile --step-cache --memory-gb "
     "--low-memory",
+    "data": "",
+    "data build": "sources --output --settings --filter --no-filter --set --link --eval --seed --licence "
+    "--no-licence --workers --engine=process",
 }
 
 SETTINGS = {
@@ -384,7 +408,7 @@ def test_hooks() -> None:
 def test_commands() -> None:
     """The words of the command line."""
     assert set(main.commands) == {name for name in OPTIONS if " " not in name}
-    inner = {f"{group.name} {name}" for group in (adapter, cache) for name in group.commands}
+    inner = {f"{group.name} {name}" for group in (adapter, cache, data) for name in group.commands}
     assert inner == {name for name in OPTIONS if " " in name}
 
 
