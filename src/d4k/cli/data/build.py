@@ -83,7 +83,8 @@ def build(sources: tuple[str, ...], output: Path, workers: int | None, engine: A
     """Make a dataset of the pictures of each SOURCE, with a reason for each picture that is left out.
 
     A SOURCE is a folder, a Parquet or CSV file with a column of paths or URLs, or the id of a dataset on the Hub. Run
-    the command again to go on after an interruption, or to decide anew with other settings: no picture is decoded twice.
+    the command again to go on after an interruption, or to decide anew with other settings: what was looked at once is
+    not decoded again.
 
     \b
     Example:

@@ -15,7 +15,7 @@ from d4k.plugins import registry
 from d4k.plugins.registry import build
 from d4k.protocols import Filter
 
-__all__ = ["Chosen", "choose", "figures_key"]
+__all__ = ["Chosen", "choose", "figures_key", "options_of"]
 
 
 @frozen
@@ -62,7 +62,13 @@ def figures_key(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
+def options_of(made: Filter) -> dict[str, Any]:
+    """All options of a filter, with the values in force."""
+    cls: Any = type(made)
+    return {f.alias: getattr(made, f.name) for f in attrs.fields(cls) if f.init}
+
+
 def _measured_by(made: Filter) -> dict[str, Any]:
     """The options that are no limits: figures depend on them."""
     limits = {limit.option for limit in made.limits}
-    return {f.alias: getattr(made, f.name) for f in attrs.fields(type(made)) if f.init and f.alias not in limits}
+    return {name: value for name, value in options_of(made).items() if name not in limits}

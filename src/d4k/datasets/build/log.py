@@ -128,7 +128,7 @@ class ScanLog:
                 self._take(values)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
-                f"line {number} of {path} cannot be used ({error}); remove the file, and every picture is looked at again",
+                f"line {number} of {path} cannot be used ({error}); remove the file to look at every picture anew",
                 path,
                 number,
             ) from error

@@ -34,7 +34,7 @@ def look_on_ray(tasks: Sequence[Task], looker: Looker, workers: int) -> Iterator
 
 
 class _Look:
-    """One row of a table to one row of a table. Lines pass as JSON, in which numbers and their types stay as they are."""
+    """One row of a table to one row. Lines pass as JSON, in which numbers and their types stay as they are."""
 
     def __init__(self, looker: Looker) -> None:
         self.looker = looker

@@ -12,7 +12,7 @@ import attrs
 from attrs import frozen
 
 from d4k import __version__
-from d4k.datasets.build.figures import Chosen
+from d4k.datasets.build.figures import Chosen, options_of
 from d4k.datasets.build.place import FOLDERS
 from d4k.datasets.build.settings import BuildSettings
 from d4k.datasets.build.splits import EVAL, TRAIN
@@ -48,7 +48,7 @@ class Counts:
     @classmethod
     def of(cls, decisions: Sequence[Decision], chosen: Sequence[Chosen], others: Mapping[str, int]) -> Counts:
         """Count decisions."""
-        outcomes = Counter(decision.outcome for decision in decisions)
+        outcomes: Counter[str] = Counter(decision.outcome for decision in decisions)
         splits = Counter(decision.split for decision in decisions if decision.outcome == "kept")
         reasons = Counter(decision.filter for decision in decisions if decision.filter)
         names = [*(one.name for one in chosen), "duplicates"]
@@ -75,7 +75,7 @@ def write_records(
         if rows or split in (TRAIN, EVAL) or (folder / split).exists():
             write_text(folder / split / METADATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     _write_decisions(folder / DECISIONS, decisions, chosen)
-    filters = {one.name: {"options": attrs.asdict(one.filter), "figures": dict(one.filter.figures)} for one in chosen}
+    filters = {one.name: {"options": options_of(one.filter), "figures": dict(one.filter.figures)} for one in chosen}
     own = attrs.asdict(settings, filter=lambda field, _: field.name not in ("filters", "default_filters"))
     write_json(
         folder / BUILD,

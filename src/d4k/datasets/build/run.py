@@ -88,7 +88,7 @@ def build(
     check_engine(engine)
     chosen = [choose(name, options) for name, options in settings.used.items()]
     if not (folder / LOG).is_file():
-        refuse_used(folder)
+        refuse_used(folder, besides=(LOCK,))
     listing = list_sources(sources, folder)
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

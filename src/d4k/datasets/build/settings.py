@@ -73,7 +73,7 @@ class BuildSettings:
         >>> list(BuildSettings(filters={"blur": False, "glcm": {}}).used)
         ['size', 'detail', 'noise', 'jpeg', 'upscaled', 'border', 'glcm']
         """
-        named = {**dict.fromkeys(DEFAULT_FILTERS if self.default_filters else (), {}), **self.filters}
+        named = {**{name: {} for name in (DEFAULT_FILTERS if self.default_filters else ())}, **self.filters}
         return {name: dict(options) for name, options in named.items() if options is not False}
 
 

@@ -38,7 +38,7 @@ class FolderSource:
     path: Path
     label: str
     leave: Path
-    common: Row = Row()
+    common: Row = field(factory=Row)
     others: Counter[str] = field(factory=Counter)
     _said: dict[Path, Row] = field(factory=dict)
 
