@@ -14,6 +14,7 @@ from d4k.cli.benchmark import benchmark
 from d4k.cli.cache import cache
 from d4k.cli.check import check
 from d4k.cli.compare import compare
+from d4k.cli.data import data
 from d4k.cli.demo import demo
 from d4k.cli.evaluate import evaluate
 from d4k.cli.generate import generate
@@ -37,6 +38,7 @@ COMMANDS = (
     train,
     generate,
     upscale,
+    data,
     evaluate,
     compare,
     benchmark,
