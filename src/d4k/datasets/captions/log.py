@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -99,15 +99,6 @@ class CaptionLog:
         if last.caption.usable:
             return last.caption.text
         return None if last.by_person else present or None
-
-    def sources(self) -> Mapping[str, int]:
-        """The models and persons that captioned, with the number of their answers."""
-        found: dict[str, int] = {}
-        for entries in self.entries.values():
-            for entry in entries:
-                name = "a person" if entry.by_person else f"{entry.source.captioner} {entry.caption.model}".strip()
-                found[name] = found.get(name, 0) + 1
-        return found
 
     def dearest(self, source: Source) -> float | None:
         """Dollars that the dearest answer of a source cost; None where none is known."""

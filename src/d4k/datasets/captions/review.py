@@ -80,7 +80,7 @@ def write_review(root: Path, page: Path, count: int = 500, *, quiet: bool = Fals
             except DataError as error:
                 unreadable[row.name] = str(error)
             bar.update()
-    write_text(page, _html(root, items, total, log))
+    write_text(page, _html(root, items, total))
     return Reviewed(page, len(items), total, unreadable)
 
 
@@ -138,7 +138,7 @@ def _thumbnail(picture: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _html(root: Path, items: list[dict[str, Any]], total: int, log: CaptionLog) -> str:
+def _html(root: Path, items: list[dict[str, Any]], total: int) -> str:
     """The page, with its style, its script and its data inside; only this one script may run."""
     script = (ASSETS / "review.js").read_text(encoding="utf-8")
     data = {
@@ -146,7 +146,6 @@ def _html(root: Path, items: list[dict[str, Any]], total: int, log: CaptionLog) 
         "format": FORMAT,
         "dataset": root.absolute().name,
         "total": total,
-        "sources": dict(log.sources()),
         "items": items,
     }
     parts = {
