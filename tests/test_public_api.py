@@ -280,6 +280,8 @@ OPTIONS = {
     "data": "",
     "data build": "sources --output --settings --filter --no-filter --set --link --eval --seed --licence "
     "--no-licence --workers --engine=process",
+    "data caption": "folder --captioner --set --instruction --concurrency --budget --limit --again --device "
+    "--corrections --review --review-count=500",
 }
 
 SETTINGS = {

@@ -637,6 +637,7 @@ def test_help_and_version(arguments: list[str]) -> None:
             "train",
             "generate",
             "upscale",
+            "data",
             "evaluate",
             "compare",
             "benchmark",
