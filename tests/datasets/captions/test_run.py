@@ -285,7 +285,7 @@ def test_a_budget_needs_prices(three: Path) -> None:
 
 def test_a_limit_ends_the_run_early(three: Path) -> None:
     done = run(three, Told(), limit=1)
-    assert (done.captioned, done.stopped) == (1, "1 pictures were asked about, as many as the limit allows")
+    assert (done.captioned, done.stopped) == (1, "as many pictures were asked about as the limit allows, 1")
     assert run(three, Told(), limit=1).stopped == ""
 
 

@@ -189,7 +189,7 @@ class _Run:
                 bar.step(self.done, self.spending.spent)
                 continue
             if len(self.asked) == self.settings.limit:
-                self.done.stopped = f"{self.settings.limit} pictures were asked about, as many as the limit allows"
+                self.done.stopped = f"as many pictures were asked about as the limit allows, {self.settings.limit}"
                 return
             if not self.asked:  # a run that has nothing to ask needs no weights and no key
                 self.captioner.load(choose_device(self.settings.device))
