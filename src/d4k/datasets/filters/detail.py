@@ -28,7 +28,7 @@ class DetailFilter:
         min_detail: energy of the three finest subbands as a standard deviation in grey levels, at least.
     """
 
-    max_flat: float = field(default=0.8, validator=rules.number(0, 1))
+    max_flat: float = field(default=0.95, validator=rules.number(0, 1))
     min_entropy: float = field(default=4.0, validator=rules.number(0, 8))
     min_detail: float = field(default=0.8, validator=rules.number(0))
 

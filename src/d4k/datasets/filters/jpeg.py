@@ -37,7 +37,7 @@ class JpegFilter:
     """
 
     min_quality: float = field(default=75.0, validator=rules.number(0, 100))
-    max_blocking: float = field(default=1.25, validator=rules.number(1))
+    max_blocking: float = field(default=1.45, validator=rules.number(1))
 
     figures: ClassVar[Mapping[str, str]] = {
         "quality": "quality of the JPEG file, from 1 to 100 on libjpeg's scale, by its luminance table",
