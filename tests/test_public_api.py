@@ -64,7 +64,7 @@ MODULES = {
     "save_pipeline text text_length trained_patches whole",
     "flow": "Density Weighting clean_from_velocity per_sample resolution_shift "
     "sample_sigma shift_sigma sigma_weight velocity_from_clean",
-    "images": "MAX_PIXELS Bicubic Crop Cut Lanczos list_pictures open_picture "
+    "images": "MAX_PIXELS Bicubic Crop Cut Lanczos Picture list_pictures open_picture "
     "picture_size read_recipe save_picture to_float to_picture to_tensor "
     "to_uint8",
     "testing": "check_against_diffusers check_backbone check_captioner check_dataset check_filter "

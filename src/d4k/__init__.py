@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PluginError,
         UnknownNameError,
     )
+    from d4k.images import Picture
     from d4k.models import Loading, ModelRef
     from d4k.pipeline import Pipeline
     from d4k.plugins import create, hookimpl
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         Limit,
         Loss,
         Metric,
-        Picture,
         Placement,
         Preset,
         Sample,
@@ -52,6 +52,7 @@ _HOME = {
     "Job": "sampling",
     "Loading": "models",
     "ModelRef": "models",
+    "Picture": "images",
     "Pipeline": "pipeline",
     "Run": "training",
     "SamplingSettings": "sampling",
@@ -82,7 +83,6 @@ _HOME = {
             "Limit",
             "Loss",
             "Metric",
-            "Picture",
             "Placement",
             "Preset",
             "Sample",

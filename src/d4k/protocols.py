@@ -28,7 +28,6 @@ from d4k.values import (
     FlowStep,
     LatentSpec,
     Limit,
-    Picture,
     Placement,
     Preset,
     Sample,
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
+
+    from d4k.images import Picture
 
 __all__ = [
     "Backbone",
@@ -56,7 +57,6 @@ __all__ = [
     "Loss",
     "Metric",
     "Need",
-    "Picture",
     "Placement",
     "Preset",
     "Sample",

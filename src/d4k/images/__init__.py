@@ -4,6 +4,7 @@ Pixels are 8-bit RGB, as PIL pictures or as uint8 tensors (3, H, W); in flight t
 """
 
 from d4k.images.crop import Crop, Cut
+from d4k.images.picture import Picture
 from d4k.images.pixels import to_float, to_picture, to_tensor, to_uint8
 from d4k.images.read import MAX_PIXELS, list_pictures, open_picture, picture_size
 from d4k.images.upscale import Bicubic, Lanczos
@@ -15,6 +16,7 @@ __all__ = [
     "Crop",
     "Cut",
     "Lanczos",
+    "Picture",
     "list_pictures",
     "open_picture",
     "picture_size",

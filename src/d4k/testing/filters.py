@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import attrs
 import numpy as np
 
-from d4k.protocols import Filter, Limit, Picture
+from d4k.images import Picture
+from d4k.protocols import Filter, Limit
 from d4k.testing.attempt import attempt, check_options
 
 __all__ = ["check_filter"]

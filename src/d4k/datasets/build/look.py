@@ -16,9 +16,9 @@ from attrs import field, frozen
 from d4k.datasets.build.log import Facts
 from d4k.datasets.duplicates import fingerprint
 from d4k.errors import ConfigError, DataError
-from d4k.images import open_picture
+from d4k.images import Picture, open_picture
 from d4k.images.read import reading
-from d4k.protocols import Filter, Picture
+from d4k.protocols import Filter
 
 __all__ = ["Looker", "Task"]
 

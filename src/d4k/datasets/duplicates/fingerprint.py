@@ -9,7 +9,7 @@ from attrs import frozen
 from PIL import Image
 from scipy.fft import dctn
 
-from d4k.protocols import Picture
+from d4k.images import Picture
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -90,7 +90,7 @@ def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) ->
         bits = np.bitwise_count(left ^ right).sum(-1, dtype=np.uint8).min(0)
         least = bits if least is None else np.minimum(least, bits)
     assert least is not None
-    return least
+    return np.asarray(least)
 
 
 def packed(prints: list[Fingerprint]) -> dict[str, np.ndarray]:

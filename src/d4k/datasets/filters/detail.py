@@ -9,7 +9,8 @@ import numpy as np
 from attrs import field, frozen
 
 from d4k.config import rules
-from d4k.protocols import Limit, Picture
+from d4k.images import Picture
+from d4k.protocols import Limit
 
 __all__ = ["DetailFilter", "haar"]
 

@@ -10,7 +10,8 @@ from attrs import field, frozen
 from PIL import Image, JpegImagePlugin
 
 from d4k.config import rules
-from d4k.protocols import Limit, Picture
+from d4k.images import Picture
+from d4k.protocols import Limit
 
 __all__ = ["JpegFilter", "blocking_of", "quality_of"]
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 from attrs import field, frozen
 
 from d4k.config import rules
-from d4k.protocols import Limit, Picture
+from d4k.images import Picture
+from d4k.protocols import Limit
 
 __all__ = ["SizeFilter"]
 
