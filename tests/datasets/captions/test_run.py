@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import hashlib
 import json
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -229,14 +230,32 @@ def test_pictures_are_asked_about_at_once_where_the_captioner_allows_it(tmp_path
 
 
 def test_after_ctrl_c_answers_that_were_asked_for_are_still_kept(tmp_path: Path, capsys: Any) -> None:
-    """They are paid for. Nothing new is asked."""
+    """They are paid for. Nothing new is asked, and Ctrl-C is as before when it is over."""
     root = dataset(tmp_path, {f"{i}.png": {} for i in range(9)})
     barrier = threading.Barrier(3, action=_thread.interrupt_main)
     captioner = Told(concurrent=True, before=lambda number: barrier.wait(30))
     with pytest.raises(KeyboardInterrupt):
         run(root, captioner, concurrency=3)
-    assert len(log_rows(root)) == len(captioner.seen)
-    assert len(captioner.seen) < 9
+    assert len(log_rows(root)) == len(captioner.seen) == 3
+    assert sum("text" in row for row in metadata(root).values()) == 3
+    assert "press Ctrl-C again to stop at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_pressed_twice_stops_at_once(tmp_path: Path) -> None:
+    """The answer that is under way is lost, and asked for again by the next run."""
+    root = dataset(tmp_path, {f"{i}.png": {} for i in range(3)})
+
+    def press(number: int) -> None:
+        for _ in range(2 if number == 1 else 0):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(root, Told(before=press))
+    assert len(log_rows(root)) == 1
+    captioner = Told()
+    run(root, captioner)
+    assert captioner.seen == [1, 2]
 
 
 def test_a_budget_is_kept_over_several_runs(tmp_path: Path) -> None:

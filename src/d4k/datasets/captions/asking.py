@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
 
 from attrs import define, field
 
+from d4k.datasets.captions.interrupts import Interrupt
 from d4k.datasets.captions.pictures import Row
 from d4k.errors import DataError
 from d4k.values import Caption
@@ -43,43 +44,41 @@ class Asking:
         ask: gives the answer; a DataError is one, too, and any other error ends the asking.
         count: calls at once; with 1 they are made here, in this thread.
         allows: whether another call may begin while so many are under way.
+        interrupt: whether the asking is to end.
 
     Attributes:
         stopped: whether `allows` ended it.
     """
 
-    def __init__(self, ask: Callable[[Job], Caption], count: int, allows: Callable[[int], bool]) -> None:
+    def __init__(
+        self, ask: Callable[[Job], Caption], count: int, allows: Callable[[int], bool], interrupt: Interrupt
+    ) -> None:
         self.ask, self.count, self.allows = ask, count, allows
         self.stopped = False
-        self._begun, self._given, self._in_a_row = 0, 0, 0
-        self._came: list[tuple[Job, Outcome]] = []  # read by number: Ctrl-C may come between any two steps
-        self._news = threading.Condition()
+        self.interrupt = interrupt
+        self._under_way, self._in_a_row = 0, 0
+        self._came: SimpleQueue[tuple[Job, Outcome]] = SimpleQueue()
 
     def answers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Answer]]:
         """Ask, and give each answer with its job, in the order in which they come.
 
-        An error that ends the asking is raised once all answers that are under way have come and were given. So is
-        Ctrl-C; pressed again, it does not wait.
+        An error that ends the asking is raised once all answers that are under way have come and were given.
 
         Raises:
+            KeyboardInterrupt: it was interrupted; likewise.
             DataError: `IN_A_ROW` calls in a row failed.
         """
         waiting = iter(jobs)
         fault: BaseException | None = None
         while True:
-            try:
-                if fault is None:
-                    self._begin(waiting)
-                if not self._under_way:
-                    break
-                job, outcome = self._next()
-            except KeyboardInterrupt as error:
-                if fault is not None:
-                    raise
-                fault = error
-                self._say_interrupted()
-                continue
-            self._given += 1
+            if fault is None and self.interrupt.wanted:
+                fault = KeyboardInterrupt()
+            if fault is None:
+                self._begin(waiting)
+            if not self._under_way:
+                break
+            job, outcome = self._came.get()
+            self._under_way -= 1
             if isinstance(outcome, Caption | DataError):
                 fault = fault or self._counted(job, outcome)
                 yield job, outcome
@@ -90,7 +89,7 @@ class Asking:
 
     def _begin(self, jobs: Iterator[Job]) -> None:
         """Begin as many calls as may be under way."""
-        while self._under_way < self.count:
+        while self._under_way < self.count and not self.interrupt.wanted:
             if not self.allows(self._under_way):
                 # an answer that is under way may turn out to be cheap
                 self.stopped = self.stopped or (not self._under_way and next(jobs, None) is not None)
@@ -98,7 +97,7 @@ class Asking:
             job = next(jobs, None)
             if job is None:
                 return
-            self._begun += 1
+            self._under_way += 1
             if self.count == 1:
                 self._call(job)
             else:  # a daemon, so that a second Ctrl-C need not wait for a server that does not answer
@@ -111,19 +110,7 @@ class Asking:
             outcome = error
         except Exception as error:
             outcome = error
-        with self._news:
-            self._came.append((job, outcome))
-            self._news.notify()
-
-    def _next(self) -> tuple[Job, Outcome]:
-        """The next answer, once it has come; it is given again until it is counted."""
-        with self._news:
-            self._news.wait_for(lambda: len(self._came) > self._given)
-            return self._came[self._given]
-
-    @property
-    def _under_way(self) -> int:
-        return self._begun - self._given
+        self._came.put((job, outcome))
 
     def _counted(self, job: Job, answer: Answer) -> DataError | None:
         """Count the failures of the captioner in a row; the error that ends the asking after too many."""
@@ -137,10 +124,3 @@ class Asking:
             f"{IN_A_ROW} pictures in a row could not be captioned, the last since {answer}. "
             "What was captioned is kept; run again to go on"
         )
-
-    def _say_interrupted(self) -> None:
-        if self._under_way:
-            print(
-                f"waiting for {self._under_way} answers that were asked for; press Ctrl-C again to lose them",
-                file=sys.stderr,
-            )

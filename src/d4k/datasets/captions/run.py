@@ -13,6 +13,7 @@ from attrs import define, field
 from d4k.datasets.captions.answers import tidied
 from d4k.datasets.captions.asking import Asking, Job
 from d4k.datasets.captions.entries import Entry, Source, now
+from d4k.datasets.captions.interrupts import patient
 from d4k.datasets.captions.log import CaptionLog
 from d4k.datasets.captions.pictures import LOG, Folder, Row, read_dataset
 from d4k.datasets.captions.progress import Bar
@@ -165,13 +166,14 @@ class _Run:
     def go(self, rows: list[Row], bar: Bar) -> None:
         """Ask about what is to be asked about, and keep the answers."""
         count = self.settings.concurrency if getattr(self.captioner, "concurrent", False) else 1
-        asking = Asking(self._ask, count, self.spending.allows)
-        for job, answer in asking.answers(self._jobs(rows, bar)):
-            if isinstance(answer, DataError):
-                self.done.failures[job.row.name] = str(answer)
-            else:
-                self._keep(job, tidied(answer))
-            bar.step(self.done, self.spending.spent)
+        with patient() as interrupt:
+            asking = Asking(self._ask, count, self.spending.allows, interrupt)
+            for job, answer in asking.answers(self._jobs(rows, bar)):
+                if isinstance(answer, DataError):
+                    self.done.failures[job.row.name] = str(answer)
+                else:
+                    self._keep(job, tidied(answer))
+                bar.step(self.done, self.spending.spent)
         if asking.stopped:
             self.done.stopped = self.done.stopped or self._budget_words()
 
