@@ -117,7 +117,7 @@ def limit(vae: Any, height: int, width: int, downscale: int, encoding: bool, sha
 @pytest.mark.parametrize("downscale", [4, 8])
 @pytest.mark.parametrize("encoding", [False, True])
 def test_memory_changes_nothing(downscale: int, encoding: bool) -> None:
-    """From the least memory to plenty, the result on the CPU is the same to the bit."""
+    """From the least memory to plenty: to the bit with AVX-512, elsewhere but for the rounding of other kernels."""
     vae = make_vae()
     values = torch.randn(1, 3, 24 * downscale, 16 * downscale) if encoding else torch.randn(1, 4, 24, 16)
     shares = (0.0, 0.05, 0.2, 0.6, 1.0)
@@ -126,7 +126,9 @@ def test_memory_changes_nothing(downscale: int, encoding: bool) -> None:
     run = encode if encoding else decode
     results = [run(vae, values, downscale=downscale, memory_gb=memory_gb) for memory_gb in limits]
 
-    assert all(torch.equal(result, results[0]) for result in results)
+    # without AVX-512, PyTorch picks kernels of convolution by the height of a band, and they add up in other orders
+    rounding = 0 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2e-6
+    assert all((result - results[0]).abs().max() <= rounding for result in results)
 
 
 def test_f16_is_not_shifted() -> None:
