@@ -33,7 +33,7 @@ Make = Callable[..., Path]
 
 @cache
 def loaded(model: str) -> Pipeline:
-    return Pipeline.from_pretrained(model, device="cpu")
+    return Pipeline.from_pretrained(model, device="cpu", text_tokens=24)
 
 
 def bare(pipe: Pipeline) -> Pipeline:
@@ -278,7 +278,7 @@ def test_the_recipe_repeats_the_picture(one: Pipeline, make: Make) -> None:
     picture = one.generate("a cup", width=64, height=64, steps=2, seed=4)[0]
     recipe = picture.info["d4k"]
     adapters = {used["source"]: used["scale"] for used in recipe["adapters"]}
-    again = Pipeline.from_pretrained(recipe["model"], device="cpu", adapters=adapters)
+    again = Pipeline.from_pretrained(recipe["model"], device="cpu", adapters=adapters, **recipe["options"])
     settings = {key: recipe[key] for key in ("width", "height", "steps", "guidance", "seed")}
     assert again.generate(recipe["prompt"], **settings)[0].tobytes() == picture.tobytes()
 

@@ -158,7 +158,8 @@ def test_what_a_run_adds_is_counted() -> None:
 
 def test_the_cache_is_filled_before_there_is_an_optimizer() -> None:
     """With a large autoencoder and small pictures to train, encoding is what takes most."""
-    found = plan("tiny-sd3", Generation(64, 64), RunPlan(batch_size=1, adapter=AdapterSettings(rank=1))).training
+    ref = ModelRef("tiny-sd3", options={"text_tokens": 24})
+    found = plan(ref, Generation(64, 64), RunPlan(batch_size=1, adapter=AdapterSettings(rank=1))).training
     assert found is not None
     rows = found.rows
     encoding = rows["weights"] + rows["text encoders and autoencoder"] + rows["encoding, at least"]

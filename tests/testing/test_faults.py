@@ -29,7 +29,8 @@ compare = partial(check_against_diffusers, num_inference_steps=2, max_sequence_l
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, Any]:
-    return {name: Pipeline.from_pretrained(name, device="cpu").backbone for name in ("tiny-sd3", "tiny-flux")}
+    names = ("tiny-sd3", "tiny-flux")
+    return {name: Pipeline.from_pretrained(name, device="cpu", text_tokens=24).backbone for name in names}
 
 
 def plant(original: Any, **members: Any) -> Any:

@@ -11,12 +11,12 @@ from d4k import Pipeline, Placement
 from d4k.testing import check_against_diffusers
 
 TEXT = {"max_sequence_length": 24}
-"""The tokenizers of the tiny models end there."""
+"""Quick to compute; by default texts are as long as diffusers pads them."""
 
 
 @pytest.fixture(scope="module", params=["tiny-sd3", "tiny-flux"])
 def tiny(request: pytest.FixtureRequest) -> Any:
-    return Pipeline.from_pretrained(request.param, device="cpu").backbone
+    return Pipeline.from_pretrained(request.param, device="cpu", positions="native", text_tokens=24).backbone
 
 
 def test_tiny_models_sample_what_diffusers_does(tiny: Any) -> None:
@@ -73,7 +73,7 @@ def test_pixels_are_compared_where_latents_agree(tiny: Any) -> None:
         def decode(self, latent: torch.Tensor) -> torch.Tensor:
             return super().decode(latent) * 0.5  # type: ignore[no-any-return]
 
-    pale = Pale(tiny.source)
+    pale = Pale(tiny.source, positions="native", text_tokens=24)
     pale.load(Placement(torch.device("cpu"), torch.float32))
     with pytest.raises(AssertionError, match="the latents are the stock pipeline's, but pixels differ"):
         check_against_diffusers(pale, num_inference_steps=1, **TEXT)

@@ -244,8 +244,8 @@ def test_what_is_recorded_after_a_run_is_what_is_in_memory(tmp_path: Path) -> No
 
 
 def test_a_model_takes_over_how_its_adapter_was_trained(tmp_path: Path) -> None:
-    """Stride, positions and shift hold beside `adapters=` as from the run's folder, and in what is merged from it."""
-    options = {"downscale": 16, "positions": "interpolate"}
+    """Stride, temperature and shift hold beside `adapters=` as from the run's folder, and in what is merged from it."""
+    options = {"downscale": 16, "temperature": "proportional"}
     pipe = Pipeline.from_pretrained("tiny-sd3", device="cpu", **options)
     photos = {"dataset": "sample-photos", "dataset_options": {"names": ["coffee"]}}
     run, merged = str(tmp_path / "run"), str(tmp_path / "merged")
@@ -265,7 +265,7 @@ def test_a_model_takes_over_how_its_adapter_was_trained(tmp_path: Path) -> None:
         other.generate("a cup", **settings)
     later = Pipeline.from_pretrained("tiny-sd3", device="cpu")
     later.load_adapter(run)
-    with pytest.warns(UserWarning, match="positions native, trained interpolate; downscale 8, trained 16"):
+    with pytest.warns(UserWarning, match="temperature trained, trained proportional; downscale 8, trained 16"):
         later.generate("a cup", **settings)
     off = Pipeline.from_pretrained("tiny-sd3", device="cpu", adapters={run: 0.0})
     assert off.backbone.latent.downscale == 8

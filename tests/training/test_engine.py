@@ -216,7 +216,7 @@ def test_tokens_that_cannot_be_shared_are_refused(
     run_config: Config, model: str, context: int, width: int, words: str
 ) -> None:
     """Before the first step; what diffusers says of it is an assertion."""
-    backbone = Pipeline.from_pretrained(model, device="cpu").backbone
+    backbone = Pipeline.from_pretrained(model, device="cpu", text_tokens=24).backbone
     chosen = Chosen([Sample("one", "a caption", Path())], (Bucket(width, 64, (0,)),))  # type: ignore[arg-type]
     cached = {"a caption": backbone.encode_text(["a caption"])}  # without dropout no empty caption is cached
     feed: Any = SimpleNamespace(chosen=chosen, source=SimpleNamespace(text=cached.__getitem__))

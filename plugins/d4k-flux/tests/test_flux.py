@@ -22,7 +22,8 @@ from d4k_flux.positions import token_positions
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return Pipeline.from_pretrained("tiny-flux", device="cpu")
+    """With the positions that diffusers has at every size, and texts that are quick to compute."""
+    return Pipeline.from_pretrained("tiny-flux", device="cpu", positions="native", text_tokens=24)
 
 
 def test_it_satisfies_the_contract(pipe):
@@ -40,6 +41,13 @@ def test_it_satisfies_the_contract(pipe):
 def test_pictures_equal_the_stock_pipeline(pipe, call):
     """Same checkpoint, prompts, seeds, steps and size: latents and pixels are those of diffusers' own pipeline."""
     check_against_diffusers(pipe.backbone, max_sequence_length=24, **call)
+
+
+def test_pictures_equal_the_stock_pipeline_left_to_its_defaults():
+    """At the size that the tiny model is at home in: the length of its texts is diffusers' own."""
+    backbone = Pipeline.from_pretrained("tiny-flux", device="cpu").backbone
+
+    check_against_diffusers(backbone, width=256, height=256)
 
 
 def test_a_negative_prompt_is_ignored_with_a_warning(pipe):
@@ -65,7 +73,7 @@ def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     """A scheduler that shifts by resolution (FLUX.1-dev) is driven as diffusers drives it."""
     stock = FluxPipeline.from_pipe(pipe.backbone.pipeline)
     stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, use_dynamic_shifting=True)
-    backbone = FluxBackbone(pipe.backbone.source)
+    backbone = FluxBackbone(pipe.backbone.source, text_tokens=24)
     backbone.attach(stock)
 
     check_against_diffusers(backbone, width=320, height=256, guidance_scale=1.0, max_sequence_length=24)
@@ -84,7 +92,7 @@ def test_a_multistep_solver_equals_the_stock_pipeline(pipe, dynamic):
     stock.scheduler = UniPCMultistepScheduler(
         use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0, use_dynamic_shifting=dynamic
     )
-    backbone = FluxBackbone(pipe.backbone.source)
+    backbone = FluxBackbone(pipe.backbone.source, text_tokens=24)
     backbone.attach(stock)
     expected = stock(
         "a tabby cat",
@@ -271,7 +279,7 @@ def test_guidance_of_training_is_that_of_the_backbone_unless_said(tmp_path):
     """A run that sets neither guidance nor shift records the embedded scale, and no shift."""
     config = from_mapping(RunConfig, {"model": "tiny-flux", "dataset": {"name": "d"}, "output_dir": "o"})
     facts = trained_with(Pipeline.from_pretrained("tiny-flux", device="cpu").backbone, config)
-    options = {"downscale": 8, "positions": "native", "temperature": "auto", "text_tokens": 24}
+    options = {"downscale": 8, "positions": "interpolate", "temperature": "auto", "text_tokens": 512}
     assert facts == Training(256, 256, 3.5, None, options)
 
 

@@ -198,7 +198,7 @@ class Sharper(TorchFunctionMode):
 
 @pytest.fixture(scope="module")
 def parts() -> FluxPipeline:
-    return Pipeline.from_pretrained("tiny-flux", device="cpu").backbone.pipeline
+    return Pipeline.from_pretrained("tiny-flux", device="cpu", positions="native").backbone.pipeline
 
 
 def held(parts: FluxPipeline, **options: object) -> FluxBackbone:

@@ -28,7 +28,8 @@ from d4k_sd3.positions import stretch_positions
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return Pipeline.from_pretrained("tiny-sd3", device="cpu")
+    """With the positions that diffusers has at every size, and texts that are quick to compute."""
+    return Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="native", text_tokens=24)
 
 
 def test_it_satisfies_the_contract(pipe):
@@ -49,11 +50,18 @@ def test_pictures_equal_the_stock_pipeline(pipe, call):
     check_against_diffusers(pipe.backbone, max_sequence_length=24, **call)
 
 
+def test_pictures_equal_the_stock_pipeline_left_to_its_defaults():
+    """At the size that the tiny model is at home in: the length of its texts is diffusers' own."""
+    backbone = Pipeline.from_pretrained("tiny-sd3", device="cpu").backbone
+
+    check_against_diffusers(backbone, width=256, height=256)
+
+
 def test_a_dynamic_shift_equals_the_stock_pipeline(pipe):
     """A scheduler that shifts by resolution (SD3.5) is driven as diffusers drives it."""
     stock = StableDiffusion3Pipeline.from_pipe(pipe.backbone.pipeline)
     stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, use_dynamic_shifting=True)
-    backbone = SD3Backbone(pipe.backbone.source)
+    backbone = SD3Backbone(pipe.backbone.source, text_tokens=24)
     backbone.attach(stock)
 
     check_against_diffusers(backbone, width=320, height=256, guidance_scale=1.0, max_sequence_length=24)
@@ -78,7 +86,7 @@ def test_other_solvers_equal_the_stock_pipeline(pipe, scheduler):
     """A second-order or multistep scheduler in the model is driven as diffusers drives it."""
     stock = StableDiffusion3Pipeline.from_pipe(pipe.backbone.pipeline)
     stock.scheduler = scheduler
-    backbone = SD3Backbone(pipe.backbone.source)
+    backbone = SD3Backbone(pipe.backbone.source, text_tokens=24)
     backbone.attach(stock)
     expected = stock(
         "a tabby cat",
@@ -251,7 +259,7 @@ def test_what_covers_larger_sizes_is_said_where_there_is_such_an_option(pipe):
 
 def test_positions_are_those_of_the_backbone_that_holds_the_pipeline():
     """A pipeline that a backbone stretched the positions of has native ones again in another backbone."""
-    parts = Pipeline.from_pretrained("tiny-sd3", device="cpu").backbone.pipeline
+    parts = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="native").backbone.pipeline
     found = []
     for positions in ("native", "interpolate", "native"):
         SD3Backbone("x", positions=positions, trained_size=256).attach(parts)
@@ -280,7 +288,7 @@ def test_interpolated_positions_cover_any_size(pipe):
 
 def test_longer_side_is_refused_at_every_stride_before_anything_is_computed(pipe):
     """The limits of both strides are named; 4096 pixels are within that of F16."""
-    wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", downscale=16)
+    wide = Pipeline.from_pretrained("tiny-sd3", device="cpu", positions="native", downscale=16)
     message = (
         "sd3 covers at most 4096 pixels with F16, 2048 pixels with F8; asked for width 8192 with F16. Choose at most"
     )
@@ -309,9 +317,9 @@ def test_presets_shift_as_the_side_of_the_latent_grows(side, downscale, shift):
 def test_text_tokens_are_what_they_come_to(pipe):
     """Known after loading; more than the tokenizer takes is an error, as it would be cut in silence."""
     assert pipe.backbone.text_tokens == 24
-    assert Pipeline.from_pretrained("tiny-sd3", device="cpu", text_tokens=12).backbone.text_tokens == 12
-    with pytest.raises(ConfigError, match="text_tokens is 77, but the tokenizer of this model takes at most 24"):
-        Pipeline.from_pretrained("tiny-sd3", device="cpu", text_tokens=77)
+    assert Pipeline.from_pretrained("tiny-sd3", device="cpu").backbone.text_tokens == 256
+    with pytest.raises(ConfigError, match="text_tokens is 513, but the tokenizer of this model takes at most 512"):
+        Pipeline.from_pretrained("tiny-sd3", device="cpu", text_tokens=513)
 
 
 def test_saved_models_load_in_diffusers(pipe, tmp_path):

@@ -62,14 +62,14 @@ def test_a_checkpoint_is_small_and_safe(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_autoencoder_reaches_27_db(model, photographs):
-    """The photographs at 256x256 come back with 27 dB PSNR or better on average."""
+def test_the_autoencoder_reaches_28_db(model, photographs):
+    """The photographs at 256x256 come back with 28 dB PSNR or better on average."""
     backbone = Pipeline.from_pretrained(model, device="cpu").backbone
 
     output = backbone.decode(backbone.encode_image(photographs)).clamp(-1, 1)
 
     psnr = 10 * torch.log10(4 / (output - photographs).square().mean((1, 2, 3)))
-    assert psnr.mean() >= 27
+    assert psnr.mean() >= 28
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -83,16 +83,28 @@ def test_latents_have_about_unit_variance(model, photographs):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_caption_draws_its_photograph(model, photographs):
-    """For 90 % of captions and seeds, the picture is nearest to its own photograph among all."""
+    """For 90 % of captions and four seeds, the picture is nearest to its own photograph among all."""
     pipe = Pipeline.from_pretrained(model, device="cpu")
     captions = [photo.caption for photo in PHOTOS]
     hits = 0
-    for seed in range(2):
+    for seed in range(4):
         drawn = pipe.generate(captions, seed=seed, batch_size=12)
         correlation = grey32(torch.stack([to_float(to_tensor(p)) for p in drawn])) @ grey32(photographs).T
         hits += int((correlation.argmax(1) == torch.arange(12)).sum())
 
-    assert hits / 24 >= 0.9
+    assert hits / 48 >= 0.9
+
+
+@pytest.mark.parametrize(("model", "length"), [("tiny-sd3", 256), ("tiny-flux", 512)])
+def test_texts_are_as_long_as_diffusers_pads_them(model, length):
+    """So that a stock pipeline, left to its defaults, is asked what the model was trained on."""
+    assert Pipeline.from_pretrained(model, device="cpu").backbone.text_tokens == length
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_larger_pictures_have_stretched_positions(model):
+    """The models know parts of larger pictures at the places where they lie in the whole."""
+    assert Pipeline.from_pretrained(model, device="cpu").backbone.positions == "interpolate"
 
 
 def test_positions_reach_4096_pixels_at_f16():
@@ -104,6 +116,8 @@ def test_positions_reach_4096_pixels_at_f16():
 
 def test_the_pretraining_script_is_kept():
     """The script that made the weights lies beside them, with its seeds."""
-    script = Path(__file__).parents[1] / "scripts" / "pretrain.py"
+    scripts = Path(__file__).parents[1] / "scripts"
 
-    assert "manual_seed" in script.read_text(encoding="utf-8")
+    assert (scripts / "pretrain.py").is_file()
+    for stage in ("text", "autoencoder", "denoisers"):
+        assert "manual_seed" in (scripts / f"{stage}.py").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def check_against_diffusers(
 
     >>> from d4k import Pipeline
     >>> backbone = Pipeline.from_pretrained("tiny-sd3", device="cpu").backbone
-    >>> check_against_diffusers(backbone, guidance_scale=4.0, num_inference_steps=2, max_sequence_length=24)
+    >>> check_against_diffusers(backbone, guidance_scale=4.0, num_inference_steps=2)
     """
     check_options(backbone)
     pipeline = getattr(backbone, "pipeline", None) if pipeline is None else pipeline
