@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ ZOOMS = (
 )  # short side in pixels of what crops are cut from, each as likely as the next
 WHOLE = {256: 0.7, 384: 0.15, 512: 0.15}  # pixels a side of what the decoder is trained on alone, and how often
 CROP = 128
+RATES = (1e-3, 5e-4)  # of the cycles of the decoder
 
 
 def psnr(output: Tensor, wanted: Tensor) -> Tensor:
@@ -86,22 +88,32 @@ def train_vae(work: Path, steps: int) -> None:
         shift_factor=round(latents.mean().item(), 5), scaling_factor=round(1 / latents.std().item(), 5)
     )
     vae.save_pretrained(work / "vae")
-    keep_figures(vae, work, "vae", progress)
+    keep_figures(vae, work, "vae", progress.curve)
 
 
-def train_decoder(work: Path, steps: int) -> None:
-    """The decoder alone, on the very latents that the transformers learn.
+def train_decoder(work: Path, cycles: Sequence[int]) -> None:
+    """The decoder alone, on the very latents that the transformers learn; each cycle from what the one before wrote.
 
     Whole pictures, since group normalisation sees other statistics in a crop than in the picture it was cut from.
     """
-    draw = torch.Generator().manual_seed(8)
-    vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False)
+    curve: list[tuple[int, float]] = []
+    for cycle, steps in enumerate(cycles):
+        before, seed = "vae-decoder" if cycle else "vae", 8 + 100 * cycle
+        done = decoder_cycle(work, before, steps, RATES[cycle], seed)
+        curve += [(sum(cycles[:cycle]) + step, loss) for step, loss in done]
+    keep_figures(AutoencoderKL.from_pretrained(work / "vae-decoder"), work, "decoder", curve)
+
+
+def decoder_cycle(work: Path, before: str, steps: int, rate: float, seed: int) -> list[tuple[int, float]]:
+    """One cycle, with a rate that falls to zero; returns the loss curve."""
+    draw = torch.Generator().manual_seed(seed)
+    vae = AutoencoderKL.from_pretrained(work / before).requires_grad_(False)
     vae.decoder.requires_grad_(True)
     pictures = [image[None] for size in WHOLE for image in squares(size)]
     with torch.no_grad():
         codes = [vae.encode(image).latent_dist.mean for image in pictures]
     chance = torch.tensor([share for share in WHOLE.values() for _ in PHOTOS])
-    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=1e-3, weight_decay=0)
+    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=rate, weight_decay=0)
     schedule, progress = one_cycle(optimizer, steps), Progress("decoder", steps)
     for step in range(1, steps + 1):
         index = int(torch.multinomial(chance, 1, generator=draw))
@@ -113,10 +125,10 @@ def train_decoder(work: Path, steps: int) -> None:
         schedule.step()
         progress(step, error.item())
     vae.save_pretrained(work / "vae-decoder")
-    keep_figures(vae, work, "decoder", progress)
+    return progress.curve
 
 
-def keep_figures(vae: AutoencoderKL, work: Path, name: str, progress: Progress) -> None:
+def keep_figures(vae: AutoencoderKL, work: Path, name: str, curve: Sequence[tuple[int, float]]) -> None:
     """Measure the reconstruction of every photograph at one and two times `SIZE`, and keep it with the curve."""
     figures = {}
     for size in (SIZE, 2 * SIZE):
@@ -125,4 +137,4 @@ def keep_figures(vae: AutoencoderKL, work: Path, name: str, progress: Progress) 
             values = torch.cat([psnr(vae.decode(vae.encode(x[None]).latent_dist.mean).sample, x[None]) for x in whole])
         figures[size] = {photo.id: round(value, 2) for photo, value in zip(PHOTOS, values.tolist(), strict=True)}
         print(f"{name} at {size}: {values.mean().item():.2f} dB", figures[size], flush=True)
-    (work / f"{name}-curve.json").write_text(json.dumps({"psnr_db": figures, "curve": progress.curve}))
+    (work / f"{name}-curve.json").write_text(json.dumps({"psnr_db": figures, "curve": curve}))

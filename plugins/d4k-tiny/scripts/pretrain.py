@@ -25,9 +25,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where `publish` puts the checkpoints")
     parser.add_argument("--stages", nargs="+", default=["text", "vae", "decoder", "sd3", "flux", "publish"])
     parser.add_argument("--vae-steps", type=int, default=3600)
-    parser.add_argument("--decoder-steps", type=int, default=1500)
+    parser.add_argument("--decoder-steps", type=int, nargs=2, default=[1500, 700], help="in two cycles")
     parser.add_argument("--sd3-steps", type=int, nargs=2, default=[2000, 350], help="with short and with padded texts")
-    parser.add_argument("--flux-steps", type=int, nargs=2, default=[2000, 250], help="with short and with padded texts")
+    parser.add_argument("--flux-steps", type=int, nargs=2, default=[1400, 200], help="with short and with padded texts")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     stages = {
