@@ -25,17 +25,18 @@ It generates the twelve photographs it was trained on, whole and close up, and n
 
 - **Data and licence of the data**: {data}.
 - **Licence of the weights**: Apache-2.0.
-- **Training**: `scripts/pretrain.py` of d4k-tiny, in one run, seeded, float32, two CPU cores. Autoencoder {vae_steps} steps
-  of four 128-pixel crops (and {decoder_steps} of its decoder alone); transformer {steps} steps, AdamW, cosine rate from
-  1e-3, logit-normal noise levels with shift {shift:g}. Text encoders are random and frozen; the tokenizers know the words
-  of the captions. The last steps have texts as long as diffusers pads them ({tokens} T5 tokens), those before short ones.
-- **What it was shown**: {views}. Close-ups lie where they are in the whole picture, with
-  interpolated positions; half of them have ", close up" after their caption.
+- **Training**: `scripts/pretrain.py` of d4k-tiny, each stage with seeds of its own, float32, two CPU cores. Autoencoder
+  {vae_steps} steps of four 128-pixel crops (and {decoder_steps} of its decoder alone, on whole pictures); transformer
+  {steps} steps, AdamW, cosine rate from 1e-3, logit-normal noise levels with shift {shift:g} for whole pictures and
+  none for parts. Text encoders are random and frozen; the tokenizers know the words of the captions. In the last steps
+  texts are as long as diffusers pads them ({tokens} T5 tokens), in those before short.
+- **What it was shown**, of the photographs cut square: {views}.
+  Parts lie where they are in the whole picture, with interpolated positions; half of them have ", close up" after their
+  caption.
 - **Reconstruction**: {psnr:.2f} dB PSNR on average at {size} pixels ({psnr_each}), {psnr_twice:.2f} dB at {twice}.
 - **Loss**: {first:.3f} at the start, {last:.3f} at the end (`loss-curve.png`).
-- **Limits**: {size} pixels; larger pictures have the detail of the photographs, but hold together best when they are begun
-  from a small one (`--stages`). Prompts other than the captions land on the photograph whose words they share, or on a
-  mixture.
+- **Limits**: {size} pixels; larger pictures hold together best when they are begun from a small one (`--stages`).
+  Prompts other than the captions land on the photograph whose words they share, or on a mixture.
 """
 OPTIONS = {
     "sd3": {"guidance": 1.5, "steps": 28, "trained_size": SIZE, "positions": "interpolate"},
@@ -70,9 +71,9 @@ def card(name: str, curves: dict) -> str:
     """The model card, with the figures of this run."""
     near, far = (curves["decoder"]["psnr_db"][str(size)] for size in (SIZE, 2 * SIZE))
     curve = curves[name]["curve"]
-    views = ", ".join(
-        f"{view.chance:.0%} {view.count} {'whole' if view.whole else f'parts of {16 * view.patches} pixels of those'} "
-        f"at {view.side} pixels"
+    views = "; ".join(
+        f"{view.chance:.0%} {'whole' if view.whole else f'parts of {16 * view.patches} pixels'} at {view.side} pixels, "
+        f"{view.count} a step"
         for view in VIEWS
     )
     return CARD.format(

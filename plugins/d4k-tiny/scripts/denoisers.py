@@ -149,7 +149,7 @@ def encode_words(pipe: Any, name: str, tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def choose_words(which: Tensor, view: View, draw: torch.Generator) -> Tensor:
-    """(B,) rows of `encode_words` for photographs (B,): caption, two variants, or nothing; close up, half of them say so."""
+    """(B,) rows of `encode_words` for photographs (B,): caption, two variants, or nothing; half of the parts say so."""
     wording = torch.multinomial(torch.tensor([0.6, 0.15, 0.15, 0.1]), len(which), replacement=True, generator=draw)
     close = (torch.rand(len(which), generator=draw) < 0.5) & (not view.whole)
     rows = 3 * which + wording + len(WHOLE) * close
@@ -196,7 +196,7 @@ class Positions:
 
 
 def train_transformer(work: Path, name: str, cycles: tuple[int, int]) -> None:
-    """Flow matching on the latents of the photographs: first with short texts, which is fast, then as diffusers pads them.
+    """Flow matching on the latents of the photographs: with short texts, which is fast, then as diffusers pads them.
 
     Each cycle has a rate that falls to zero.
     """
