@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -195,20 +197,27 @@ class Positions:
         return unpack(tokens, *noisy.shape[-2:])
 
 
-def train_transformer(work: Path, name: str, cycles: tuple[int, int]) -> None:
-    """Flow matching on the latents of the photographs: with short texts, which is fast, then as diffusers pads them.
+def train_transformer(work: Path, name: str, cycles: Sequence[int]) -> None:
+    """Flow matching on the latents of the photographs, with short texts and texts as diffusers pads them by turns.
 
-    Each cycle has a rate that falls to zero.
+    Short texts are fast. Each cycle has a rate that falls to zero, and starts from what the one before has written.
     """
-    pipe, curve = PIPELINES[name](work), []
+    (work / f"{name}-curve.json").unlink(missing_ok=True)
+    for cycle in range(len(cycles)):
+        next_cycle(work, name, cycles, cycle)
+
+
+def next_cycle(work: Path, name: str, cycles: Sequence[int], cycle: int) -> None:
+    """One cycle, and the curve of all that were done."""
+    folder, kept = work / f"tiny-{name}", work / f"{name}-curve.json"
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32) if cycle else PIPELINES[name](work)
+    curve = json.loads(kept.read_text())["curve"] if cycle else []
     latents = {side: encode_whole(pipe.vae, side) for side in {view.side for view in VIEWS}}
-    positions = Positions(pipe.transformer, name)
-    for cycle, (steps, tokens) in enumerate(zip(cycles, (CLIP_TOKENS, DEFAULT_TOKENS[name]), strict=True)):
-        words = encode_words(pipe, name, tokens)
-        done = train_cycle(positions, latents, words, steps, seed=6 + 100 * cycle)
-        curve += [(sum(cycles[:cycle]) + step, loss) for step, loss in done]
-    pipe.to(torch.float16).save_pretrained(work / f"tiny-{name}")
-    (work / f"{name}-curve.json").write_text(json.dumps({"curve": curve}))
+    words = encode_words(pipe, name, DEFAULT_TOKENS[name] if cycle % 2 else CLIP_TOKENS)
+    done = train_cycle(Positions(pipe.transformer, name), latents, words, cycles[cycle], seed=6 + 100 * cycle)
+    pipe.to(torch.float16).save_pretrained(folder)
+    curve += [(sum(cycles[:cycle]) + step, loss) for step, loss in done]
+    kept.write_text(json.dumps({"curve": curve}))
 
 
 def train_cycle(

@@ -26,16 +26,20 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=["text", "vae", "decoder", "sd3", "flux", "publish"])
     parser.add_argument("--vae-steps", type=int, default=3600)
     parser.add_argument("--decoder-steps", type=int, nargs=2, default=[1500, 700], help="in two cycles")
-    parser.add_argument("--sd3-steps", type=int, nargs=2, default=[2000, 350], help="with short and with padded texts")
-    parser.add_argument("--flux-steps", type=int, nargs=2, default=[1400, 200], help="with short and with padded texts")
+    parser.add_argument(
+        "--sd3-steps", type=int, nargs="+", default=[2000, 350, 3300, 400], help="texts short and padded by turns"
+    )
+    parser.add_argument(
+        "--flux-steps", type=int, nargs="+", default=[2000, 350, 3300, 400], help="texts short and padded by turns"
+    )
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     stages = {
         "text": lambda: train_text(args.work),
         "vae": lambda: train_vae(args.work, args.vae_steps),
         "decoder": lambda: train_decoder(args.work, args.decoder_steps),
-        "sd3": lambda: train_transformer(args.work, "sd3", tuple(args.sd3_steps)),
-        "flux": lambda: train_transformer(args.work, "flux", tuple(args.flux_steps)),
+        "sd3": lambda: train_transformer(args.work, "sd3", args.sd3_steps),
+        "flux": lambda: train_transformer(args.work, "flux", args.flux_steps),
         "publish": lambda: publish(args.work, args.output),
     }
     for stage in args.stages:
