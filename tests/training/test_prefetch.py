@@ -24,7 +24,8 @@ from d4k.datasets import FolderDataset
 from d4k.errors import D4KError, DataError
 from d4k.images import Crop
 from d4k.training import Encoding, Feed, View, choose_pictures
-from d4k.training.data.prefetch import load_ahead
+from d4k.training.data import prefetch
+from d4k.training.data.prefetch import _begin, load_ahead
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -150,6 +151,18 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_the_one_that_trains() -
                 os.kill(worker.pid or 0, number)
         assert len(list(loaded)) == len(VIEWS) - 1
     assert multiprocessing.active_children() == []
+
+
+def test_a_signal_to_a_worker_that_has_just_begun_does_not_end_it(monkeypatch) -> None:
+    """It comes between the fork and the first line that a worker runs."""
+
+    def begin(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        _begin(*args)
+
+    monkeypatch.setattr(prefetch, "_begin", begin)
+    assert len(list(load_ahead(Numbers(), VIEWS, 2, context=multiprocessing.get_context("fork")))) == len(VIEWS)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), "signals are held on"
 
 
 def test_workers_end_with_a_process_that_is_killed() -> None:

@@ -36,6 +36,9 @@ AHEAD = 2
 WATCH = 1.0
 """Seconds between two looks of a worker at whether the process that trains still lives."""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal and a scheduler send to all processes of a run; the one that trains decides."""
+
 KILLED = (
     "a process that loads pictures ahead of the step was killed, most often because memory ran out: set data.workers "
     "lower, or to 0 to load without such processes, and resume"
@@ -71,7 +74,8 @@ def load_ahead(
         coming, pending = iter(views), deque[Future[bytes]]()
         while True:
             while len(pending) < needed + AHEAD * workers and (view := next(coming, None)) is not None:
-                pending.append(pool.submit(_load, view))
+                with _signals_held():
+                    pending.append(pool.submit(_load, view))
             if not pending:
                 return
             yield _opened(pending.popleft().result())
@@ -90,6 +94,16 @@ def _pool(source: Source, workers: int, context: Any) -> Iterator[ProcessPoolExe
         writer.close()  # tells the workers to end, also those of a pool that is broken
         pool.shutdown(wait=True, cancel_futures=True)
         reader.close()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep signals waiting, here and in a worker that begins meanwhile, until that can ignore them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _can_be_pickled(source: Source) -> bool:
@@ -121,9 +135,9 @@ def _begin(source: Source, reader: Connection, writer: Connection) -> None:
     global _source
     _source = source
     writer.close()
-    # a scheduler or a terminal signals all processes of a run; the one that trains decides, and may want more pictures
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:  # the process that trains may want more pictures before it ends
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork, and waiting for them would never end
     threading.Thread(target=_leave_with, args=(reader, os.getppid()), daemon=True).start()
 
